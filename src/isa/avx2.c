@@ -1,0 +1,5 @@
+/* The kernels over lanes_avx2.h. */
+#include "lanes_avx2.h"
+
+#define KERNELS pageattn_kernels_avx2
+#include "../kernel/table.h"

@@ -1,0 +1,5 @@
+/* The kernels over lanes_avx512.h. */
+#include "lanes_avx512.h"
+
+#define KERNELS pageattn_kernels_avx512
+#include "../kernel/table.h"

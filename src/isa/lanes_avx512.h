@@ -1,0 +1,202 @@
+/* The vocabulary of lanes_scalar.h on one AVX-512 register. */
+#ifndef PAGEATTN_ISA_LANES_AVX512_H
+#define PAGEATTN_ISA_LANES_AVX512_H
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
+    !defined(__AVX512VL__) || !defined(__FMA__) || !defined(__F16C__)
+#error "compile with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m512 lanes;
+
+/* 4 tokens x 4 heads are 16 of the 32 registers; keys and one query operand take 5 more. */
+#define LANES_TILE_TOKENS 4
+#define LANES_TILE_HEADS 4
+#define LANES_TILE_GROUPS 4
+
+static inline lanes lanes_all(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+static inline lanes lanes_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+
+static inline lanes lanes_widen_bf16(__m256i halves)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+static inline lanes lanes_load_f32(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline lanes lanes_load_bf16(const void *p)
+{
+    return lanes_widen_bf16(_mm256_loadu_si256(p));
+}
+
+static inline lanes lanes_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
+/* A masked load does not touch what its mask excludes, not even to fault. */
+static inline __mmask16 lanes_mask_first(int64_t n)
+{
+    return (__mmask16)(0xffffu >> (16 - n));
+}
+
+static inline lanes lanes_load_first_f32(const void *p, int64_t n)
+{
+    return _mm512_maskz_loadu_ps(lanes_mask_first(n), p);
+}
+
+static inline lanes lanes_load_first_bf16(const void *p, int64_t n)
+{
+    return lanes_widen_bf16(_mm256_maskz_loadu_epi16(lanes_mask_first(n), p));
+}
+
+static inline lanes lanes_load_first_f16(const void *p, int64_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_mask_first(n), p));
+}
+
+static inline void lanes_store_f32(void *p, lanes x)
+{
+    _mm512_storeu_ps(p, x);
+}
+
+static inline void lanes_store_first_f32(void *p, lanes x, int64_t n)
+{
+    _mm512_mask_storeu_ps(p, lanes_mask_first(n), x);
+}
+
+static inline void lanes_store_first_bf16(void *p, lanes x, int64_t n)
+{
+    /* Not VCVTNEPS2BF16: it flushes subnormals whatever MXCSR says. */
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __mmask16 number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
+    const __m512i rounded = _mm512_mask_add_epi32(bits, number, bits, half);
+    const __m256i halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+    _mm256_mask_storeu_epi16(p, lanes_mask_first(n), halves);
+}
+
+static inline void lanes_store_first_f16(void *p, lanes x, int64_t n)
+{
+    _mm256_mask_storeu_epi16(p, lanes_mask_first(n),
+                             _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+static inline lanes lanes_add(lanes a, lanes b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+static inline lanes lanes_sub(lanes a, lanes b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+static inline lanes lanes_mul(lanes a, lanes b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+static inline lanes lanes_div(lanes a, lanes b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+static inline lanes lanes_fma(lanes a, lanes b, lanes c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+static inline lanes lanes_max(lanes a, lanes b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+static inline lanes lanes_rint(lanes x)
+{
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline lanes lanes_abs(lanes x)
+{
+    return _mm512_abs_ps(x);
+}
+
+static inline lanes lanes_copysign(lanes magnitude, lanes sign)
+{
+    const __m512 sign_bit = _mm512_set1_ps(-0.0f);
+    return _mm512_or_ps(_mm512_andnot_ps(sign_bit, magnitude), _mm512_and_ps(sign_bit, sign));
+}
+
+static inline lanes lanes_where_less(lanes a, lanes b, lanes yes, lanes no)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+
+static inline lanes lanes_canonical_nan(lanes x)
+{
+    const __m512 quiet = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x, quiet);
+}
+
+static inline lanes lanes_exp2_of_integer(lanes n)
+{
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+}
+
+static inline lanes lanes_exponent(lanes x)
+{
+    const __m512i exponent = _mm512_srli_epi32(_mm512_castps_si512(x), 23);
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(exponent, _mm512_set1_epi32(127)));
+}
+
+static inline lanes lanes_mantissa(lanes x)
+{
+    const __m512i fraction =
+        _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x007fffff));
+    return _mm512_castsi512_ps(_mm512_or_si512(fraction, _mm512_set1_epi32(0x3f800000)));
+}
+
+/* Halves of a and b, then c and d, added; then quarters of both. */
+static inline lanes lanes_fold_8_4(lanes a, lanes b, lanes c, lanes d)
+{
+    const __m512 ab =
+        _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    const __m512 cd =
+        _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+
+static inline lanes lanes_fold_2_1(lanes a, lanes b, lanes c, lanes d)
+{
+    const __m512 ab = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    const __m512 cd = _mm512_add_ps(_mm512_shuffle_ps(c, d, 0x44), _mm512_shuffle_ps(c, d, 0xee));
+    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xdd));
+}
+
+static inline float lanes_first(lanes x)
+{
+    return _mm512_cvtss_f32(x);
+}
+
+static inline float lanes_reduce_max(lanes x)
+{
+    return _mm512_reduce_max_ps(x);
+}
+
+#endif

@@ -1,0 +1,5 @@
+/* The kernels over lanes_scalar.h. */
+#include "lanes_scalar.h"
+
+#define KERNELS pageattn_kernels_scalar
+#include "../kernel/table.h"

@@ -1,0 +1,75 @@
+/*
+ * Elements of any type as lane groups. `type` is always a constant of the caller, who was stamped
+ * for it: the switches fold away.
+ */
+#ifndef PAGEATTN_KERNEL_ELEMENTS_H
+#define PAGEATTN_KERNEL_ELEMENTS_H
+
+#include "kernels.h"
+
+#define KERNEL_INLINE static inline __attribute__((always_inline))
+
+/* In front of a loop over a register tile, whose bounds are constants once it is inlined: unless it
+ * is unrolled, the tile lies in memory. Compilers do it by themselves only at some levels. */
+#if defined(__clang__)
+#define KERNEL_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define KERNEL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+KERNEL_INLINE int64_t element_bytes(pageattn_type type)
+{
+    switch (type) {
+#define KV_TYPE(name, NAME, bytes)                                                                 \
+    case PAGEATTN_##NAME:                                                                          \
+        return bytes;
+#include "kv_types.def"
+#undef KV_TYPE
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* 16 elements. */
+KERNEL_INLINE lanes load_group(pageattn_type type, const void *p)
+{
+    switch (type) {
+#define KV_TYPE(name, NAME, bytes)                                                                 \
+    case PAGEATTN_##NAME:                                                                          \
+        return lanes_load_##name(p);
+#include "kv_types.def"
+#undef KV_TYPE
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* The first n elements, 1 <= n <= 16, and zeros. */
+KERNEL_INLINE lanes load_first(pageattn_type type, const void *p, int64_t n)
+{
+    switch (type) {
+#define KV_TYPE(name, NAME, bytes)                                                                 \
+    case PAGEATTN_##NAME:                                                                          \
+        return lanes_load_first_##name(p, n);
+#include "kv_types.def"
+#undef KV_TYPE
+    default:
+        __builtin_unreachable();
+    }
+}
+
+KERNEL_INLINE void store_first(pageattn_type type, void *p, lanes x, int64_t n)
+{
+    switch (type) {
+#define KV_TYPE(name, NAME, bytes)                                                                 \
+    case PAGEATTN_##NAME:                                                                          \
+        lanes_store_first_##name(p, x, n);                                                         \
+        return;
+#include "kv_types.def"
+#undef KV_TYPE
+    default:
+        __builtin_unreachable();
+    }
+}
+
+#endif

@@ -1,0 +1,99 @@
+/*
+ * What an instruction set offers: one const table of these for each, chosen once per context.
+ * Nothing in here knows of pages, tensors or threads: a row is a pointer, a leaf a list of rows.
+ */
+#ifndef PAGEATTN_KERNEL_KERNELS_H
+#define PAGEATTN_KERNEL_KERNELS_H
+
+#include <pageattn/pageattn.h>
+
+#define PAGEATTN_LANES 16
+#define PAGEATTN_LEAF_TOKENS 256
+
+/* head_dim rounded up to whole lane groups: how many floats a row takes in scratch. */
+static inline int64_t pageattn_padded(int64_t dim)
+{
+    return (dim + PAGEATTN_LANES - 1) / PAGEATTN_LANES * PAGEATTN_LANES;
+}
+
+/*
+ * The softmax state of some query heads over some positions: for each head the maximum logit m, the
+ * sum l of exp(logit - m), and the vector o of values weighted so. One block of floats:
+ * o[num_heads][pageattn_padded(value_head_dim)], then m[num_heads], then l[num_heads].
+ */
+static inline int64_t pageattn_state_floats(int64_t num_heads, int64_t value_head_dim)
+{
+    return pageattn_padded(num_heads * pageattn_padded(value_head_dim) + 2 * num_heads);
+}
+
+static inline float *pageattn_state_max(float *state, int64_t num_heads, int64_t value_head_dim)
+{
+    return state + num_heads * pageattn_padded(value_head_dim);
+}
+
+static inline float *pageattn_state_sum(float *state, int64_t num_heads, int64_t value_head_dim)
+{
+    return pageattn_state_max(state, num_heads, value_head_dim) + num_heads;
+}
+
+/*
+ * One leaf of one sequence, for the query heads that share a KV head. Tokens count from the start
+ * of the leaf; those in [begin, end) are attended to, and only they are read.
+ *
+ * `rows` is the stream in which memory is read: the keys of tokens begin rounded down to whole lane
+ * groups up to end rounded up (those outside [begin, end) repeat an attended row), then the values
+ * of [begin, end), then at least PAGEATTN_MAX_PREFETCH_ROWS rows that will be read after this leaf;
+ * the last are prefetched only, never read.
+ */
+typedef struct pageattn_leaf {
+    const char *const *rows;
+    int64_t begin;
+    int64_t end;
+    int64_t soft_end; /* tokens before it get soft_mask added to their logits */
+    float soft_mask;
+    float soft_cap; /* 0: none */
+    int64_t num_heads;
+    int64_t head_dim;
+    int64_t value_head_dim;
+    const float *query; /* [num_heads][pageattn_padded(head_dim)], scaled, zero past head_dim */
+    float *logits;      /* working memory, [num_heads][PAGEATTN_LEAF_TOKENS] */
+} pageattn_leaf;
+
+/* How far ahead in the stream rows are prefetched: two pages of 16 tokens of 128 bf16, but at least
+ * the block of 16 tokens that is worked on, and at most what a stream has room for. */
+#define PAGEATTN_PREFETCH_BYTES 8192
+#define PAGEATTN_MIN_PREFETCH_ROWS 16
+#define PAGEATTN_MAX_PREFETCH_ROWS 128
+#define PAGEATTN_STREAM_ROWS (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS)
+
+static inline int64_t pageattn_prefetch_rows(int64_t row_bytes)
+{
+    const int64_t rows = PAGEATTN_PREFETCH_BYTES / row_bytes;
+    if (rows < PAGEATTN_MIN_PREFETCH_ROWS)
+        return PAGEATTN_MIN_PREFETCH_ROWS;
+    return rows < PAGEATTN_MAX_PREFETCH_ROWS ? rows : PAGEATTN_MAX_PREFETCH_ROWS;
+}
+
+/* Tables by element type are indexed with pageattn_type; entry 0 is unused. */
+#define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)
+
+typedef struct pageattn_kernels {
+    /* scaled[i] = row[i] * scale, and zeros up to the next lane group. */
+    void (*scale_query[PAGEATTN_NUM_FLOAT_TYPES])(const void *row, int64_t head_dim, float scale,
+                                                  float *scaled);
+    /* The state of one leaf; `state` is written whole. Indexed with the type of the cache. */
+    void (*attend_leaf[PAGEATTN_NUM_FLOAT_TYPES])(const pageattn_leaf *leaf, float *state);
+    /* left = left merged with its right neighbour. */
+    void (*merge)(float *left, const float *right, int64_t num_heads, int64_t value_head_dim);
+    /* Writes one head's output row, and its log-sum-exp unless lse is NULL. */
+    void (*finish_row[PAGEATTN_NUM_FLOAT_TYPES])(const float *o, float max, float sum,
+                                                 int64_t value_head_dim, void *row, float *lse);
+} pageattn_kernels;
+
+/* The table of an instruction set; NULL if this build or this CPU lacks it. */
+const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa);
+
+/* The best instruction set that this build and this CPU have. */
+pageattn_isa pageattn_best_isa(void);
+
+#endif

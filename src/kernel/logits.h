@@ -1,0 +1,163 @@
+/*
+ * The dot products of a leaf's keys with the scaled query rows.
+ *
+ * Tokens go in blocks of 16, whose dot products fold together into one lane group. In a block the
+ * register tile is LANES_TILE_TOKENS tokens x LANES_TILE_HEADS heads: a key, once widened, meets
+ * all heads of the tile, and a lane group of the query, once loaded, all tokens.
+ */
+#ifndef PAGEATTN_KERNEL_LOGITS_H
+#define PAGEATTN_KERNEL_LOGITS_H
+
+#include "elements.h"
+#include "prefetch.h"
+
+#define BLOCK_TOKENS 16
+
+/* What the tiles of a block share. */
+typedef struct logits_block {
+    const char *const *rows;
+    int64_t ahead; /* how many rows later in the stream to prefetch; 0: another tile does it */
+    int64_t head_dim;
+    const float *query; /* of the tile's first head */
+    int64_t query_stride;
+} logits_block;
+
+/* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. */
+KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
+                            const char *const row[], int64_t offset_bytes, const float *query,
+                            int64_t query_stride, lanes sum[][LANES_TILE_HEADS])
+{
+    KERNEL_UNROLL
+    for (int t = 0; t < num_tokens; t++) {
+        const char *elements = row[t] + offset_bytes;
+        const lanes key =
+            n == PAGEATTN_LANES ? load_group(type, elements) : load_first(type, elements, n);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            sum[t][h] = lanes_fma(lanes_load_f32(query + h * query_stride), key, sum[t][h]);
+    }
+}
+
+/* Lane sums of tokens first, first + 4, ... of the block; acc[t][h] starts from +0. */
+KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads, int prefetch,
+                            const logits_block *block, int first, lanes acc[][LANES_TILE_HEADS])
+{
+    const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
+    const int64_t head_dim = block->head_dim;
+    const int64_t stride = block->query_stride;
+    const float *query = block->query;
+    const char *row[4];
+    const char *ahead[4];
+    lanes sum[4][LANES_TILE_HEADS];
+
+    KERNEL_UNROLL
+    for (int t = 0; t < num_tokens; t++) {
+        row[t] = block->rows[first + 4 * t];
+        ahead[t] = block->rows[first + 4 * t + block->ahead];
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            sum[t][h] = lanes_zero();
+    }
+    int64_t d = 0;
+    for (; d + line <= head_dim; d += line) {
+        const int64_t offset_bytes = d * element_bytes(type);
+        KERNEL_UNROLL
+        for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
+            dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
+                     offset_bytes + g * element_bytes(type), query + d + g, stride, sum);
+        KERNEL_UNROLL
+        for (int t = 0; prefetch && t < num_tokens; t++)
+            prefetch_line(ahead[t] + offset_bytes);
+    }
+    if (d < head_dim)
+        KERNEL_UNROLL
+    for (int t = 0; prefetch && t < num_tokens; t++)
+        prefetch_line(ahead[t] + d * element_bytes(type));
+    for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES)
+        dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
+                 query + d, stride, sum);
+    if (d < head_dim)
+        dot_step(type, num_tokens, num_heads, head_dim - d, row, d * element_bytes(type), query + d,
+                 stride, sum);
+    KERNEL_UNROLL
+    for (int t = 0; t < num_tokens; t++)
+        KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        acc[t][h] = sum[t][h];
+}
+
+/* 16 logits of each of num_heads heads, PAGEATTN_LEAF_TOKENS apart. */
+KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, int prefetch,
+                                const logits_block *block, float *logits)
+{
+    lanes folded[4][LANES_TILE_HEADS];
+    KERNEL_UNROLL
+    for (int q = 0; q < 4; q++) {
+        lanes acc[4][LANES_TILE_HEADS];
+        KERNEL_UNROLL
+        for (int t = 0; t < 4; t += LANES_TILE_TOKENS)
+            dot_tile(type, LANES_TILE_TOKENS, num_heads, prefetch, block, q + 4 * t, acc + t);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            folded[q][h] = lanes_fold_8_4(acc[0][h], acc[1][h], acc[2][h], acc[3][h]);
+    }
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        lanes_store_f32(logits + h * PAGEATTN_LEAF_TOKENS,
+                        lanes_fold_2_1(folded[0][h], folded[1][h], folded[2][h], folded[3][h]));
+}
+
+KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads, int prefetch,
+                                         const logits_block *block, float *logits)
+{
+    switch (num_heads) {
+    case 1:
+        block_logits(type, 1, prefetch, block, logits);
+        return;
+#if LANES_TILE_HEADS >= 2
+    case 2:
+        block_logits(type, 2, prefetch, block, logits);
+        return;
+#endif
+#if LANES_TILE_HEADS >= 4
+    case 3:
+        block_logits(type, 3, prefetch, block, logits);
+        return;
+    case 4:
+        block_logits(type, 4, prefetch, block, logits);
+        return;
+#endif
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* Logits of the blocks that hold [begin, end); those of a block's other tokens mean nothing.
+ * Returns the number of rows that this took from the stream. */
+KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
+{
+    const int64_t ahead = pageattn_prefetch_rows(leaf->head_dim * element_bytes(type));
+    const char *const *rows = leaf->rows;
+
+    for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
+         token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
+        logits_block block = {.rows = rows,
+                              .ahead = ahead,
+                              .head_dim = leaf->head_dim,
+                              .query = leaf->query,
+                              .query_stride = pageattn_padded(leaf->head_dim)};
+        for (int64_t head = 0; head < leaf->num_heads; head += LANES_TILE_HEADS) {
+            const int64_t left = leaf->num_heads - head;
+            const int64_t tile = left < LANES_TILE_HEADS ? left : LANES_TILE_HEADS;
+            float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
+            block.query = leaf->query + head * block.query_stride;
+            if (head == 0)
+                block_logits_of_heads(type, tile, 1, &block, logits);
+            else
+                block_logits_of_heads(type, tile, 0, &block, logits);
+        }
+    }
+    return rows - leaf->rows;
+}
+
+#endif

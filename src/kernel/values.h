@@ -1,0 +1,131 @@
+/*
+ * The weighted sum of a leaf's values: o[d] = fma(weight[t], value[t][d], o[d]) in ascending t.
+ *
+ * The register tile is LANES_TILE_HEADS heads x a few lane groups of the row. A row longer than the
+ * tile is read in several passes over VALUES_TOKENS tokens, which stay in the L1 cache meanwhile.
+ */
+#ifndef PAGEATTN_KERNEL_VALUES_H
+#define PAGEATTN_KERNEL_VALUES_H
+
+#include "elements.h"
+#include "prefetch.h"
+
+#define VALUES_TOKENS 64
+
+/* What the tiles of some tokens share. */
+typedef struct values_block {
+    const char *const *rows;
+    int64_t num_tokens;
+    int64_t ahead;
+    const float *weights; /* [num_heads], PAGEATTN_LEAF_TOKENS apart, of the first token */
+    float *o;             /* of the tile's first head */
+    int64_t o_stride;
+    int from_zero; /* the first tokens of the leaf */
+} values_block;
+
+/* `tail` elements of the last lane group count; 16 for a whole one. */
+KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int prefetch,
+                               int64_t tail, const values_block *block, int64_t column)
+{
+    const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
+    const int64_t offset = column * element_bytes(type);
+    lanes sum[LANES_TILE_HEADS][LANES_TILE_GROUPS];
+
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        KERNEL_UNROLL
+    for (int g = 0; g < num_groups; g++)
+        sum[h][g] =
+            block->from_zero
+                ? lanes_zero()
+                : lanes_load_f32(block->o + h * block->o_stride + column + PAGEATTN_LANES * g);
+    for (int64_t t = 0; t < block->num_tokens; t++) {
+        const char *row = block->rows[t] + offset;
+        if (prefetch)
+            prefetch_bytes(block->rows[t + block->ahead] + offset, num_groups * group_bytes);
+        lanes value[LANES_TILE_GROUPS];
+        KERNEL_UNROLL
+        for (int g = 0; g < num_groups; g++)
+            value[g] = tail == PAGEATTN_LANES ? load_group(type, row + g * group_bytes)
+                                              : load_first(type, row + g * group_bytes, tail);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++) {
+            const lanes weight = lanes_all(block->weights[h * PAGEATTN_LEAF_TOKENS + t]);
+            KERNEL_UNROLL
+            for (int g = 0; g < num_groups; g++)
+                sum[h][g] = lanes_fma(weight, value[g], sum[h][g]);
+        }
+    }
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        KERNEL_UNROLL
+    for (int g = 0; g < num_groups; g++)
+        lanes_store_f32(block->o + h * block->o_stride + column + PAGEATTN_LANES * g, sum[h][g]);
+}
+
+KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, int prefetch,
+                                  const values_block *block, int64_t value_head_dim)
+{
+    int64_t column = 0;
+    for (; column + LANES_TILE_GROUPS * PAGEATTN_LANES <= value_head_dim;
+         column += LANES_TILE_GROUPS * PAGEATTN_LANES)
+        values_tile(type, num_heads, LANES_TILE_GROUPS, prefetch, PAGEATTN_LANES, block, column);
+    for (; column + PAGEATTN_LANES <= value_head_dim; column += PAGEATTN_LANES)
+        values_tile(type, num_heads, 1, prefetch, PAGEATTN_LANES, block, column);
+    if (column < value_head_dim)
+        values_tile(type, num_heads, 1, prefetch, value_head_dim - column, block, column);
+}
+
+KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, int prefetch,
+                                   const values_block *block, int64_t value_head_dim)
+{
+    switch (num_heads) {
+    case 1:
+        values_of_tile(type, 1, prefetch, block, value_head_dim);
+        return;
+#if LANES_TILE_HEADS >= 2
+    case 2:
+        values_of_tile(type, 2, prefetch, block, value_head_dim);
+        return;
+#endif
+#if LANES_TILE_HEADS >= 4
+    case 3:
+        values_of_tile(type, 3, prefetch, block, value_head_dim);
+        return;
+    case 4:
+        values_of_tile(type, 4, prefetch, block, value_head_dim);
+        return;
+#endif
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* `rows` is where the leaf's values start in the stream; o is written whole. */
+KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
+                               const char *const *rows, float *o)
+{
+    const int64_t row_bytes = leaf->value_head_dim * element_bytes(type);
+    const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
+
+    for (int64_t token = leaf->begin; token < leaf->end; token += VALUES_TOKENS) {
+        const int64_t left = leaf->end - token;
+        values_block block = {.rows = rows + (token - leaf->begin),
+                              .num_tokens = left < VALUES_TOKENS ? left : VALUES_TOKENS,
+                              .ahead = pageattn_prefetch_rows(row_bytes),
+                              .o_stride = o_stride,
+                              .from_zero = token == leaf->begin};
+        for (int64_t head = 0; head < leaf->num_heads; head += LANES_TILE_HEADS) {
+            const int64_t heads_left = leaf->num_heads - head;
+            const int64_t tile = heads_left < LANES_TILE_HEADS ? heads_left : LANES_TILE_HEADS;
+            block.weights = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
+            block.o = o + head * o_stride;
+            if (head == 0)
+                values_of_heads(type, tile, 1, &block, leaf->value_head_dim);
+            else
+                values_of_heads(type, tile, 0, &block, leaf->value_head_dim);
+        }
+    }
+}
+
+#endif
