@@ -1,0 +1,105 @@
+/* Everything about pages ends here: kernels get pointers to rows. */
+#include "walk.h"
+
+#include "kernel/kernels.h"
+
+void pageattn_walk_start(pageattn_walk *walk, const pageattn_plan *plan,
+                         const pageattn_shard *shard, _Atomic int64_t *next_task)
+{
+    *walk = (pageattn_walk){.plan = plan, .shard = shard, .next_task = next_task};
+}
+
+static int claim_task(pageattn_walk *walk)
+{
+    /* Relaxed: the plan was made before the workers started. */
+    const int64_t task = atomic_fetch_add_explicit(walk->next_task, 1, memory_order_relaxed);
+    if (task >= walk->shard->num_tasks)
+        return 0;
+    const pageattn_task_range *range = &walk->plan->tasks[walk->shard->first_task + task];
+    walk->piece = range->first;
+    walk->num_pieces_left = range->num_pieces;
+    return 1;
+}
+
+static int enter_piece(pageattn_walk *walk)
+{
+    if (walk->num_pieces_left == 0 && !claim_task(walk))
+        return 0;
+    const pageattn_piece *piece = &walk->piece;
+    pageattn_leaf_place *place = &walk->place;
+    place->seq = piece->seq;
+    place->kv_head = piece->kv_head;
+    place->piece = piece->piece;
+    place->first_of_piece = 1;
+    pageattn_piece_positions(&walk->plan->seqs[piece->seq - walk->plan->seq_begin], piece->piece,
+                             &place->begin, &walk->piece_end);
+    walk->num_pieces_left--;
+    pageattn_piece_next(walk->plan, walk->shard, &walk->piece);
+    return 1;
+}
+
+int pageattn_walk_next(pageattn_walk *walk, pageattn_leaf_place *place)
+{
+    if (walk->place.end < walk->piece_end) {
+        walk->place.begin = walk->place.end;
+        walk->place.first_of_piece = 0;
+    } else if (!enter_piece(walk)) {
+        return 0;
+    }
+    const int64_t leaf_end = (walk->place.begin / PAGEATTN_LEAF_TOKENS + 1) * PAGEATTN_LEAF_TOKENS;
+    walk->place.end = leaf_end < walk->piece_end ? leaf_end : walk->piece_end;
+    walk->place.last_of_piece = walk->place.end == walk->piece_end;
+    *place = walk->place;
+    return 1;
+}
+
+/* The rows of positions [begin, end); returns where the next one goes. */
+static const char **put_rows(const pageattn_problem *problem, const pageattn_side *side,
+                             const pageattn_leaf_place *place, int64_t begin, int64_t end,
+                             const char **rows)
+{
+    const char *head = side->data + place->kv_head * side->head_bytes;
+    int64_t logical_page = begin / problem->page_size;
+    int64_t slot = begin % problem->page_size;
+
+    while (begin < end) {
+        const int64_t left = problem->page_size - slot;
+        const int64_t num_slots = left < end - begin ? left : end - begin;
+        const char *row =
+            head + pageattn_problem_page(problem, place->seq, logical_page++) * side->page_bytes +
+            slot * side->slot_bytes;
+        for (int64_t i = 0; i < num_slots; i++)
+            *rows++ = row + i * side->slot_bytes;
+        begin += num_slots;
+        slot = 0;
+    }
+    return rows;
+}
+
+static const char **repeat_row(const char *row, int64_t count, const char **rows)
+{
+    for (int64_t i = 0; i < count; i++)
+        *rows++ = row;
+    return rows;
+}
+
+void pageattn_walk_rows(const pageattn_problem *problem, const pageattn_leaf_place *place,
+                        const pageattn_leaf_place *next, const char **rows)
+{
+    const int64_t before = place->begin % PAGEATTN_LANES;
+    const int64_t after = pageattn_padded(place->end) - place->end;
+
+    const char **first = rows + before;
+    const char **end = put_rows(problem, &problem->keys, place, place->begin, place->end, first);
+    repeat_row(*first, before, rows);
+    end = repeat_row(*first, after, end);
+    end = put_rows(problem, &problem->values, place, place->begin, place->end, end);
+
+    int64_t num_next = 0;
+    if (next) {
+        const int64_t left = next->end - next->begin;
+        num_next = left < PAGEATTN_MAX_PREFETCH_ROWS ? left : PAGEATTN_MAX_PREFETCH_ROWS;
+        end = put_rows(problem, &problem->keys, next, next->begin, next->begin + num_next, end);
+    }
+    repeat_row(*first, PAGEATTN_MAX_PREFETCH_ROWS - num_next, end);
+}
