@@ -16,7 +16,8 @@
 /* What the tiles of a block share. */
 typedef struct logits_block {
     const char *const *rows;
-    int64_t ahead; /* how many rows later in the stream to prefetch; 0: another tile does it */
+    int64_t ahead; /* how many rows later in the stream to prefetch */
+    int prefetch;  /* no: another tile of the block does it */
     int64_t head_dim;
     const float *query; /* of the tile's first head */
     int64_t query_stride;
@@ -39,7 +40,7 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
 }
 
 /* Lane sums of tokens first, first + 4, ... of the block; acc[t][h] starts from +0. */
-KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads, int prefetch,
+KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
                             const logits_block *block, int first, lanes acc[][LANES_TILE_HEADS])
 {
     const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
@@ -65,14 +66,11 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads, i
         for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
                      offset_bytes + g * element_bytes(type), query + d + g, stride, sum);
-        KERNEL_UNROLL
-        for (int t = 0; prefetch && t < num_tokens; t++)
-            prefetch_line(ahead[t] + offset_bytes);
+        if (block->prefetch)
+            prefetch_rows(ahead, num_tokens, offset_bytes);
     }
-    if (d < head_dim)
-        KERNEL_UNROLL
-    for (int t = 0; prefetch && t < num_tokens; t++)
-        prefetch_line(ahead[t] + d * element_bytes(type));
+    if (block->prefetch && d < head_dim)
+        prefetch_rows(ahead, num_tokens, d * element_bytes(type));
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES)
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
                  query + d, stride, sum);
@@ -80,23 +78,23 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads, i
         dot_step(type, num_tokens, num_heads, head_dim - d, row, d * element_bytes(type), query + d,
                  stride, sum);
     KERNEL_UNROLL
-    for (int t = 0; t < num_tokens; t++)
+    for (int t = 0; t < num_tokens; t++) {
         KERNEL_UNROLL
-    for (int h = 0; h < num_heads; h++)
-        acc[t][h] = sum[t][h];
+        for (int h = 0; h < num_heads; h++)
+            acc[t][h] = sum[t][h];
+    }
 }
 
 /* 16 logits of each of num_heads heads, PAGEATTN_LEAF_TOKENS apart. */
-KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, int prefetch,
-                                const logits_block *block, float *logits)
+KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, const logits_block *block,
+                                float *logits)
 {
     lanes folded[4][LANES_TILE_HEADS];
-    KERNEL_UNROLL
     for (int q = 0; q < 4; q++) {
         lanes acc[4][LANES_TILE_HEADS];
         KERNEL_UNROLL
         for (int t = 0; t < 4; t += LANES_TILE_TOKENS)
-            dot_tile(type, LANES_TILE_TOKENS, num_heads, prefetch, block, q + 4 * t, acc + t);
+            dot_tile(type, LANES_TILE_TOKENS, num_heads, block, q + 4 * t, acc + t);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             folded[q][h] = lanes_fold_8_4(acc[0][h], acc[1][h], acc[2][h], acc[3][h]);
@@ -107,24 +105,24 @@ KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, int prefetch,
                         lanes_fold_2_1(folded[0][h], folded[1][h], folded[2][h], folded[3][h]));
 }
 
-KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads, int prefetch,
+KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads,
                                          const logits_block *block, float *logits)
 {
     switch (num_heads) {
     case 1:
-        block_logits(type, 1, prefetch, block, logits);
+        block_logits(type, 1, block, logits);
         return;
 #if LANES_TILE_HEADS >= 2
     case 2:
-        block_logits(type, 2, prefetch, block, logits);
+        block_logits(type, 2, block, logits);
         return;
 #endif
 #if LANES_TILE_HEADS >= 4
     case 3:
-        block_logits(type, 3, prefetch, block, logits);
+        block_logits(type, 3, block, logits);
         return;
     case 4:
-        block_logits(type, 4, prefetch, block, logits);
+        block_logits(type, 4, block, logits);
         return;
 #endif
     default:
@@ -151,10 +149,8 @@ KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
             const int64_t tile = left < LANES_TILE_HEADS ? left : LANES_TILE_HEADS;
             float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.query = leaf->query + head * block.query_stride;
-            if (head == 0)
-                block_logits_of_heads(type, tile, 1, &block, logits);
-            else
-                block_logits_of_heads(type, tile, 0, &block, logits);
+            block.prefetch = head == 0;
+            block_logits_of_heads(type, tile, &block, logits);
         }
     }
     return rows - leaf->rows;

@@ -17,6 +17,14 @@ KERNEL_INLINE void prefetch_line(const char *line)
     __builtin_prefetch(line, 0, 2);
 }
 
+/* The same line of each row. */
+KERNEL_INLINE void prefetch_rows(const char *const row[], int num_rows, int64_t offset_bytes)
+{
+    KERNEL_UNROLL
+    for (int i = 0; i < num_rows; i++)
+        prefetch_line(row[i] + offset_bytes);
+}
+
 KERNEL_INLINE void prefetch_bytes(const char *from, int64_t bytes)
 {
     for (int64_t i = 0; i < bytes; i += PREFETCH_LINE_BYTES)

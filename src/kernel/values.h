@@ -16,7 +16,8 @@
 typedef struct values_block {
     const char *const *rows;
     int64_t num_tokens;
-    int64_t ahead;
+    int64_t ahead;        /* how many rows later in the stream to prefetch */
+    int prefetch;         /* no: another tile of these tokens does it */
     const float *weights; /* [num_heads], PAGEATTN_LEAF_TOKENS apart, of the first token */
     float *o;             /* of the tile's first head */
     int64_t o_stride;
@@ -24,24 +25,23 @@ typedef struct values_block {
 } values_block;
 
 /* `tail` elements of the last lane group count; 16 for a whole one. */
-KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int prefetch,
-                               int64_t tail, const values_block *block, int64_t column)
+KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int64_t tail,
+                               const values_block *block, int64_t column)
 {
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int64_t offset = column * element_bytes(type);
     lanes sum[LANES_TILE_HEADS][LANES_TILE_GROUPS];
 
     KERNEL_UNROLL
-    for (int h = 0; h < num_heads; h++)
+    for (int h = 0; h < num_heads; h++) {
+        const float *o = block->o + h * block->o_stride + column;
         KERNEL_UNROLL
-    for (int g = 0; g < num_groups; g++)
-        sum[h][g] =
-            block->from_zero
-                ? lanes_zero()
-                : lanes_load_f32(block->o + h * block->o_stride + column + PAGEATTN_LANES * g);
+        for (int g = 0; g < num_groups; g++)
+            sum[h][g] = block->from_zero ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES * g);
+    }
     for (int64_t t = 0; t < block->num_tokens; t++) {
         const char *row = block->rows[t] + offset;
-        if (prefetch)
+        if (block->prefetch)
             prefetch_bytes(block->rows[t + block->ahead] + offset, num_groups * group_bytes);
         lanes value[LANES_TILE_GROUPS];
         KERNEL_UNROLL
@@ -57,43 +57,45 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
         }
     }
     KERNEL_UNROLL
-    for (int h = 0; h < num_heads; h++)
+    for (int h = 0; h < num_heads; h++) {
+        float *o = block->o + h * block->o_stride + column;
         KERNEL_UNROLL
-    for (int g = 0; g < num_groups; g++)
-        lanes_store_f32(block->o + h * block->o_stride + column + PAGEATTN_LANES * g, sum[h][g]);
+        for (int g = 0; g < num_groups; g++)
+            lanes_store_f32(o + PAGEATTN_LANES * g, sum[h][g]);
+    }
 }
 
-KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, int prefetch,
-                                  const values_block *block, int64_t value_head_dim)
+KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, const values_block *block,
+                                  int64_t value_head_dim)
 {
     int64_t column = 0;
     for (; column + LANES_TILE_GROUPS * PAGEATTN_LANES <= value_head_dim;
          column += LANES_TILE_GROUPS * PAGEATTN_LANES)
-        values_tile(type, num_heads, LANES_TILE_GROUPS, prefetch, PAGEATTN_LANES, block, column);
+        values_tile(type, num_heads, LANES_TILE_GROUPS, PAGEATTN_LANES, block, column);
     for (; column + PAGEATTN_LANES <= value_head_dim; column += PAGEATTN_LANES)
-        values_tile(type, num_heads, 1, prefetch, PAGEATTN_LANES, block, column);
+        values_tile(type, num_heads, 1, PAGEATTN_LANES, block, column);
     if (column < value_head_dim)
-        values_tile(type, num_heads, 1, prefetch, value_head_dim - column, block, column);
+        values_tile(type, num_heads, 1, value_head_dim - column, block, column);
 }
 
-KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, int prefetch,
-                                   const values_block *block, int64_t value_head_dim)
+KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, const values_block *block,
+                                   int64_t value_head_dim)
 {
     switch (num_heads) {
     case 1:
-        values_of_tile(type, 1, prefetch, block, value_head_dim);
+        values_of_tile(type, 1, block, value_head_dim);
         return;
 #if LANES_TILE_HEADS >= 2
     case 2:
-        values_of_tile(type, 2, prefetch, block, value_head_dim);
+        values_of_tile(type, 2, block, value_head_dim);
         return;
 #endif
 #if LANES_TILE_HEADS >= 4
     case 3:
-        values_of_tile(type, 3, prefetch, block, value_head_dim);
+        values_of_tile(type, 3, block, value_head_dim);
         return;
     case 4:
-        values_of_tile(type, 4, prefetch, block, value_head_dim);
+        values_of_tile(type, 4, block, value_head_dim);
         return;
 #endif
     default:
@@ -120,10 +122,8 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
             const int64_t tile = heads_left < LANES_TILE_HEADS ? heads_left : LANES_TILE_HEADS;
             block.weights = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.o = o + head * o_stride;
-            if (head == 0)
-                values_of_heads(type, tile, 1, &block, leaf->value_head_dim);
-            else
-                values_of_heads(type, tile, 0, &block, leaf->value_head_dim);
+            block.prefetch = head == 0;
+            values_of_heads(type, tile, &block, leaf->value_head_dim);
         }
     }
 }
