@@ -11,32 +11,14 @@
 #include "error.h"
 #include "float_environment.h"
 #include "plan.h"
+#include "scratch.h"
 #include "tree.h"
 #include "walk.h"
-
-/* The scratch of a launch: offsets from its start, each a multiple of PAGEATTN_SCRATCH_ALIGNMENT.
- */
-typedef struct run_layout {
-    size_t seqs;
-    size_t tasks;
-    size_t remaining;
-    size_t partials;
-    size_t workers;
-    size_t total;
-
-    int64_t state_floats;
-    /* Inside the working memory of one worker. */
-    size_t query;
-    size_t logits;
-    size_t states;
-    size_t rows;
-    size_t worker_total;
-} run_layout;
 
 struct run {
     const pageattn_context *context;
     const pageattn_problem *problem;
-    const run_layout *layout;
+    const pageattn_scratch *layout;
     char *scratch;
     pageattn_plan plan;
     _Atomic int64_t next_task[2]; /* of each shard */
@@ -54,73 +36,10 @@ struct worker {
     pageattn_tree tree;
 };
 
-/* What one slot's memory starts with. */
-typedef struct slot_header {
-    atomic_flag entered;
-} slot_header;
-
-/* Appends `count` elements at *end; *end becomes SIZE_MAX, and stays so, if that does not fit. */
-static size_t reserve(size_t *end, int64_t count, size_t element_bytes)
-{
-    const size_t start = *end;
-    size_t bytes;
-    if (start == SIZE_MAX || __builtin_mul_overflow((size_t)count, element_bytes, &bytes) ||
-        __builtin_add_overflow(bytes, PAGEATTN_SCRATCH_ALIGNMENT - 1, &bytes) ||
-        __builtin_add_overflow(start, bytes & ~(size_t)(PAGEATTN_SCRATCH_ALIGNMENT - 1), end))
-        *end = SIZE_MAX;
-    return start;
-}
-
-/* floats[rows][columns] */
-static size_t reserve_floats(size_t *end, int64_t rows, int64_t columns)
-{
-    int64_t count;
-    if (__builtin_mul_overflow(rows, columns, &count))
-        *end = SIZE_MAX;
-    else
-        return reserve(end, count, sizeof(float));
-    return 0;
-}
-
-/* Returns 0 if the sizes do not fit. */
-static int make_layout(const pageattn_context *context, const pageattn_problem *problem,
-                       run_layout *layout)
-{
-    const int64_t num_seqs = problem->inline_seq_dim ? problem->num_seqs : 1;
-    const int64_t num_leaves = problem->max_context_len / PAGEATTN_LEAF_TOKENS + 1;
-    const int64_t group_size = problem->group_size;
-    pageattn_plan_limits limits;
-    int64_t o_floats;
-
-    if (__builtin_mul_overflow(group_size, pageattn_padded(problem->value_head_dim), &o_floats) ||
-        o_floats > INT64_MAX / 8 - 2 * group_size ||
-        !pageattn_plan_limits_of(problem, num_seqs, context->num_workers, &limits))
-        return 0;
-    layout->state_floats = pageattn_state_floats(group_size, problem->value_head_dim);
-
-    size_t end = 0;
-    reserve(&end, 1, sizeof(slot_header));
-    layout->query = reserve_floats(&end, group_size, pageattn_padded(problem->head_dim));
-    layout->logits = reserve_floats(&end, group_size, PAGEATTN_LEAF_TOKENS);
-    layout->states =
-        reserve_floats(&end, pageattn_tree_max_depth(num_leaves), layout->state_floats);
-    layout->rows = reserve(&end, PAGEATTN_STREAM_ROWS, sizeof(const char *));
-    layout->worker_total = end;
-
-    end = 0;
-    layout->seqs = reserve(&end, num_seqs, sizeof(pageattn_plan_seq));
-    layout->tasks = reserve(&end, limits.num_tasks, sizeof(pageattn_task_range));
-    layout->remaining = reserve(&end, limits.num_split, sizeof(_Atomic int64_t));
-    layout->partials = reserve_floats(&end, limits.num_partials, layout->state_floats);
-    layout->workers = reserve(&end, context->num_workers, layout->worker_total);
-    layout->total = end;
-    return layout->worker_total != SIZE_MAX && layout->total != SIZE_MAX;
-}
-
 size_t pageattn_run_scratch_bytes(const pageattn_context *context, const pageattn_problem *problem)
 {
-    run_layout layout;
-    return make_layout(context, problem, &layout) ? layout.total : 0;
+    pageattn_scratch layout;
+    return pageattn_scratch_lay_out(context, problem, &layout) ? layout.total : 0;
 }
 
 static const pageattn_plan_seq *plan_seq(const struct run *run, int64_t seq)
@@ -304,7 +223,7 @@ static void run_slot(void *arg, int64_t slot)
     struct run *run = arg;
     const int64_t num_slots = run->plan.num_workers;
     if (slot < 0 || slot >= num_slots ||
-        atomic_flag_test_and_set(&((slot_header *)slot_memory(run, slot))->entered)) {
+        atomic_flag_test_and_set(&((pageattn_slot_header *)slot_memory(run, slot))->entered)) {
         atomic_store(&run->slot_run_twice, 1);
         return;
     }
@@ -331,7 +250,7 @@ static void start_counters(struct run *run)
             atomic_init(remaining_pieces(run, planned->split_index, h), planned->num_pieces);
     }
     for (int64_t slot = 0; slot < run->plan.num_workers; slot++)
-        atomic_flag_clear(&((slot_header *)slot_memory(run, slot))->entered);
+        atomic_flag_clear(&((pageattn_slot_header *)slot_memory(run, slot))->entered);
     atomic_init(&run->next_task[0], 0);
     atomic_init(&run->next_task[1], 0);
     atomic_init(&run->num_slots_run, 0);
@@ -387,8 +306,8 @@ static pageattn_status start_threads(struct run *run, int64_t num_seqs, pageattn
 pageattn_status pageattn_run(const pageattn_context *context, const pageattn_problem *problem,
                              void *scratch, pageattn_error *error)
 {
-    run_layout layout;
-    make_layout(context, problem, &layout);
+    pageattn_scratch layout;
+    pageattn_scratch_lay_out(context, problem, &layout);
     struct run run = {
         .context = context, .problem = problem, .layout = &layout, .scratch = scratch};
     const int64_t num_seqs = problem->inline_seq_dim ? problem->num_seqs : 1;
