@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# What the built libraries show and need: tests/test_symbols.sh BUILD_DIR
+#   - the shared library exports the functions of the header, each of them and nothing else;
+#   - every global symbol of the static library starts with pageattn_;
+#   - an instruction set's object defines one constant table and shares no code with the others;
+#   - nothing is needed beyond libc, libm and the threads of libc.
+set -uo pipefail
+build=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.." || exit
+
+passed=0
+failed=0
+
+# same NAME EXPECTED ACTUAL
+same() {
+    if [ "$2" = "$3" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED $1"
+        diff <(echo "$2") <(echo "$3") | sed 's/^/  /'
+    fi
+}
+
+declared=$(sed 's://.*::' include/pageattn/pageattn.h | tr '\n' ' ' | sed 's:/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/::g' |
+    grep -oE 'PAGEATTN_API [^(;{]*\(' | grep -oE 'pageattn_[a-z0-9_]+\(' | tr -d '(' | sort)
+exported=$(nm -D --defined-only "$build/libpageattn.so" | awk '$2 != "A" {print $3}' |
+    sed 's/@.*//' | sort)
+same "exported functions (< header, > library)" "$declared" "$exported"
+same "the header declares functions" yes "$([ "$(echo "$declared" | wc -l)" -gt 10 ] && echo yes)"
+
+others=$(nm -g --defined-only "$build/libpageattn.a" | awk 'NF == 3 {print $3}' |
+    grep -v '^pageattn_' | sort)
+same "global names without the prefix in libpageattn.a" "" "$others"
+# Constants that hold pointers are in .data.rel.ro, which the loader makes read-only.
+writable=$(objdump -t "$build/libpageattn.a" |
+    grep -E '[[:space:]](\.data|\.bss|\.tdata|\.tbss|\*COM\*)[[:space:]]+0*[1-9a-f]' |
+    awk '{print $NF}' | sort)
+same "writable variables in libpageattn.a" "" "$writable"
+
+num_tables=0
+while read -r name; do
+    object=$(find "$build" -name "$name.c.o" -path '*isa*')
+    [ -n "$object" ] || continue
+    num_tables=$((num_tables + 1))
+    same "the one symbol of isa/$name.c" "pageattn_kernels_$name" \
+        "$(nm -g --defined-only "$object" | awk '{print $3}')"
+    same "weak or common symbols of isa/$name.c" "" \
+        "$(nm "$object" | awk '$(NF - 1) ~ /^[WwVvuC]$/ {print $NF}')"
+done < <(sed -n 's/^ISA(\([a-z0-9_]*\),.*/\1/p' src/isa/isa.def)
+same "an object for at least one instruction set" yes "$([ "$num_tables" -gt 0 ] && echo yes)"
+
+needed=$(readelf -d "$build/libpageattn.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+    grep -vE '^(libc|libm|libpthread)\.so\.[0-9]+$|^ld-linux')
+same "libraries needed beyond libc, libm and libpthread" "" "$needed"
+same "SONAME" "libpageattn.so.0" \
+    "$(readelf -d "$build/libpageattn.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
