@@ -1,0 +1,39 @@
+# A thin front for CMake and the scripts; `make help` lists what there is.
+.POSIX:
+.DEFAULT_GOAL := help
+.PHONY: help build test run sanitize install format clean
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+run: ## sets up what is missing, then serves chat prompts with a real language model
+	@tools/setup build python
+	@.venv/bin/python examples/smollm2
+
+test: ## sets up what is missing, then runs every test; TESTS="part ..." runs only these
+	@tools/setup build python test
+	@tests/run $(TESTS)
+
+build: ## builds libpageattn.so and libpageattn.a into build/release
+	@tools/setup build
+	cmake --preset release
+	cmake --build --preset release
+
+sanitize: ## the C tests under the address, undefined-behaviour and thread sanitizers
+	@tools/setup build test
+	@tests/run asan-ubsan tsan
+
+install: ## installs under PREFIX (/usr/local), staged under DESTDIR if given
+	@tools/setup build
+	cmake --preset release -DCMAKE_INSTALL_PREFIX="$(PREFIX)"
+	cmake --build --preset release
+	DESTDIR="$(DESTDIR)" cmake --install build/release
+
+format: ## formats the C code with clang-format
+	clang-format -i $$(tests/c_files)
+
+clean: ## removes what was built; the virtual environment .venv stays
+	rm -rf build
