@@ -224,12 +224,18 @@ static inline void pageattn_args_init(pageattn_args *args)
 
 typedef struct pageattn_context pageattn_context;
 
-/* Computes attention. Returns when `out` and `lse` are complete. Thread-safe over different
- * contexts; a second call on a context in use returns PAGEATTN_ERROR_BUSY.
- * Returns PAGEATTN_OK or any status of this header except OVERLAP with inputs among themselves;
- * on every error but PAGEATTN_ERROR_EXECUTOR nothing has been written to `out` and `lse`.
- * Memory is allocated only when a call needs more scratch than any call before it did, and for
- * the worker threads at the first parallel call. */
+/*
+ * Computes attention. Returns when `out` and `lse` are complete.
+ *
+ * Thread-safe over different contexts; a call on a context that is in use returns
+ * PAGEATTN_ERROR_BUSY. The tensors must not change during the call.
+ *
+ * Errors: every status of this header but ISA. On each of them except EXECUTOR nothing has been
+ * written to `out` and `lse`, and the context can be used again.
+ *
+ * Memory is allocated only when a call needs more scratch than any call before it did, and threads
+ * are started only when a call needs more of them than any before.
+ */
 PAGEATTN_API pageattn_status pageattn_attend(pageattn_context *context, const pageattn_args *args,
                                              pageattn_error *error);
 
@@ -282,17 +288,23 @@ typedef struct pageattn_allocator {
 typedef struct pageattn_context_options {
     size_t struct_size; /* sizeof(pageattn_context_options) */
     pageattn_isa isa;
-    int32_t num_threads;               /* of the context's own pool, the calling thread included, in
-                                          [1, PAGEATTN_MAX_THREADS]; 0: as many as this process may use: the
-                                          smallest of the CPUs of its affinity mask, the CPU quota of its control
-                                          group rounded up, and the environment variable PAGEATTN_NUM_THREADS.
-                                          Must be 0 beside an executor. */
-    const pageattn_executor *executor; /* copied; NULL: the context's own pool */
+
+    /* Threads of the context's own pool, the calling thread included, in [1, PAGEATTN_MAX_THREADS].
+     * 0: as many as this process may use, which is the smallest of the CPUs of its affinity mask,
+     * the CPU quota of its control group rounded up, and the environment variable
+     * PAGEATTN_NUM_THREADS. Must be 0 beside an executor. */
+    int32_t num_threads;
+
+    const pageattn_executor *executor;   /* copied; NULL: the context's own pool */
     const pageattn_allocator *allocator; /* copied; NULL: aligned_alloc and free */
-    int64_t min_bytes_per_worker; /* a call that reads fewer bytes of keys and values for each
-                                     worker than this uses fewer workers; > 0; 0: 256 KiB */
-    int64_t spin_ns; /* how long an idle thread of the own pool watches for work before it sleeps;
-                        >= 0; pageattn_context_options_init sets PAGEATTN_DEFAULT_SPIN_NS */
+
+    /* A call that reads fewer bytes of keys and values for each worker than this uses fewer
+     * workers. > 0; 0: 256 KiB. */
+    int64_t min_bytes_per_worker;
+
+    /* How long an idle thread of the own pool watches for work before it sleeps. >= 0;
+     * pageattn_context_options_init sets PAGEATTN_DEFAULT_SPIN_NS. */
+    int64_t spin_ns;
 } pageattn_context_options;
 
 #define PAGEATTN_DEFAULT_SPIN_NS 20000
