@@ -16,9 +16,10 @@ typedef struct lanes {
 } lanes;
 
 /* There are 16 registers, and a lane group takes two. */
-#define LANES_TILE_TOKENS 2
-#define LANES_TILE_HEADS 2
-#define LANES_TILE_GROUPS 2
+#define LANES_KEY_TOKENS 2
+#define LANES_KEY_HEADS 2
+#define LANES_VALUE_HEADS 2
+#define LANES_VALUE_SUMS 4
 
 #define LANES_OF(low_expression, high_expression)                                                  \
     ((lanes){.low = (low_expression), .high = (high_expression)})

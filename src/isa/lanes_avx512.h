@@ -12,10 +12,11 @@
 
 typedef __m512 lanes;
 
-/* 4 tokens x 4 heads are 16 of the 32 registers; keys and one query operand take 5 more. */
-#define LANES_TILE_TOKENS 4
-#define LANES_TILE_HEADS 4
-#define LANES_TILE_GROUPS 4
+/* 16 accumulators of the 32 registers; the operands take the others. */
+#define LANES_KEY_TOKENS 4
+#define LANES_KEY_HEADS 4
+#define LANES_VALUE_HEADS 4
+#define LANES_VALUE_SUMS 16
 
 static inline lanes lanes_all(float x)
 {

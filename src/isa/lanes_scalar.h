@@ -16,11 +16,12 @@ typedef struct lanes {
     float lane[16];
 } lanes;
 
-/* The register tile of the dot products, tokens x heads: as many accumulators as fit. */
-#define LANES_TILE_TOKENS 2
-#define LANES_TILE_HEADS 2
-/* Lane groups of a value row that the weighted sum keeps in registers for one head. */
-#define LANES_TILE_GROUPS 4
+/* Register tiles, as many accumulators as fit: tokens x heads of the dot products, heads x lane
+ * groups of a row, LANES_VALUE_SUMS in all, of the weighted sum. Numbers of heads are 2 or 4. */
+#define LANES_KEY_TOKENS 2
+#define LANES_KEY_HEADS 2
+#define LANES_VALUE_HEADS 2
+#define LANES_VALUE_SUMS 8
 
 #define LANES_EACH(i) for (int i = 0; i < 16; i++)
 

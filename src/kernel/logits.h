@@ -2,7 +2,7 @@
  * The dot products of a leaf's keys with the scaled query rows.
  *
  * Tokens go in blocks of 16, whose dot products fold together into one lane group. In a block the
- * register tile is LANES_TILE_TOKENS tokens x LANES_TILE_HEADS heads: a key, once widened, meets
+ * register tile is LANES_KEY_TOKENS tokens x LANES_KEY_HEADS heads: a key, once widened, meets
  * all heads of the tile, and a lane group of the query, once loaded, all tokens.
  */
 #ifndef PAGEATTN_KERNEL_LOGITS_H
@@ -17,7 +17,7 @@
 typedef struct logits_block {
     const char *const *rows;
     int64_t ahead; /* how many rows later in the stream to prefetch */
-    int prefetch;  /* no: another tile of the block does it */
+    prefetch_share share;
     int64_t head_dim;
     const float *query; /* of the tile's first head */
     int64_t query_stride;
@@ -26,7 +26,7 @@ typedef struct logits_block {
 /* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. */
 KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                             const char *const row[], int64_t offset_bytes, const float *query,
-                            int64_t query_stride, lanes sum[][LANES_TILE_HEADS])
+                            int64_t query_stride, lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -41,7 +41,7 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
 
 /* Lane sums of tokens first, first + 4, ... of the block; acc[t][h] starts from +0. */
 KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
-                            const logits_block *block, int first, lanes acc[][LANES_TILE_HEADS])
+                            const logits_block *block, int first, lanes acc[][LANES_KEY_HEADS])
 {
     const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
@@ -49,7 +49,7 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
     const float *query = block->query;
     const char *row[4];
     const char *ahead[4];
-    lanes sum[4][LANES_TILE_HEADS];
+    lanes sum[4][LANES_KEY_HEADS];
 
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -59,6 +59,7 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_zero();
     }
+    int64_t due_bytes = block->share.first_bytes;
     int64_t d = 0;
     for (; d + line <= head_dim; d += line) {
         const int64_t offset_bytes = d * element_bytes(type);
@@ -66,11 +67,13 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
         for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
                      offset_bytes + g * element_bytes(type), query + d + g, stride, sum);
-        if (block->prefetch)
+        if (offset_bytes == due_bytes) {
             prefetch_rows(ahead, num_tokens, offset_bytes);
+            due_bytes += block->share.step_bytes;
+        }
     }
-    if (block->prefetch && d < head_dim)
-        prefetch_rows(ahead, num_tokens, d * element_bytes(type));
+    if (d < head_dim && d * element_bytes(type) == due_bytes)
+        prefetch_rows(ahead, num_tokens, due_bytes);
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES)
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
                  query + d, stride, sum);
@@ -89,12 +92,12 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
 KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, const logits_block *block,
                                 float *logits)
 {
-    lanes folded[4][LANES_TILE_HEADS];
+    lanes folded[4][LANES_KEY_HEADS];
     for (int q = 0; q < 4; q++) {
-        lanes acc[4][LANES_TILE_HEADS];
+        lanes acc[4][LANES_KEY_HEADS];
         KERNEL_UNROLL
-        for (int t = 0; t < 4; t += LANES_TILE_TOKENS)
-            dot_tile(type, LANES_TILE_TOKENS, num_heads, block, q + 4 * t, acc + t);
+        for (int t = 0; t < 4; t += LANES_KEY_TOKENS)
+            dot_tile(type, LANES_KEY_TOKENS, num_heads, block, q + 4 * t, acc + t);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             folded[q][h] = lanes_fold_8_4(acc[0][h], acc[1][h], acc[2][h], acc[3][h]);
@@ -112,12 +115,12 @@ KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads,
     case 1:
         block_logits(type, 1, block, logits);
         return;
-#if LANES_TILE_HEADS >= 2
+#if LANES_KEY_HEADS >= 2
     case 2:
         block_logits(type, 2, block, logits);
         return;
 #endif
-#if LANES_TILE_HEADS >= 4
+#if LANES_KEY_HEADS >= 4
     case 3:
         block_logits(type, 3, block, logits);
         return;
@@ -144,12 +147,12 @@ KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
                               .head_dim = leaf->head_dim,
                               .query = leaf->query,
                               .query_stride = pageattn_padded(leaf->head_dim)};
-        for (int64_t head = 0; head < leaf->num_heads; head += LANES_TILE_HEADS) {
+        for (int64_t head = 0; head < leaf->num_heads; head += LANES_KEY_HEADS) {
             const int64_t left = leaf->num_heads - head;
-            const int64_t tile = left < LANES_TILE_HEADS ? left : LANES_TILE_HEADS;
+            const int64_t tile = left < LANES_KEY_HEADS ? left : LANES_KEY_HEADS;
             float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.query = leaf->query + head * block.query_stride;
-            block.prefetch = head == 0;
+            block.share = prefetch_share_of(head, leaf->num_heads, LANES_KEY_HEADS);
             block_logits_of_heads(type, tile, &block, logits);
         }
     }

@@ -1,8 +1,11 @@
 /*
  * The weighted sum of a leaf's values: o[d] = fma(weight[t], value[t][d], o[d]) in ascending t.
  *
- * The register tile is LANES_TILE_HEADS heads x a few lane groups of the row. A row longer than the
- * tile is read in several passes over VALUES_TOKENS tokens, which stay in the L1 cache meanwhile.
+ * The register tile is some heads x some lane groups of the row, LANES_VALUE_SUMS in all. What does
+ * not fit a tile is read in several passes over VALUES_TOKENS tokens, which stay in the L1 cache
+ * meanwhile. Wide tiles of many heads widen each value less often; long tiles of few heads read and
+ * prefetch whole rows, which is worth 5 to 10 % of the bandwidth. So groups that memory limits get
+ * long tiles, and larger ones, which the multiply-adds limit, wide ones.
  */
 #ifndef PAGEATTN_KERNEL_VALUES_H
 #define PAGEATTN_KERNEL_VALUES_H
@@ -10,14 +13,15 @@
 #include "elements.h"
 #include "prefetch.h"
 
-#define VALUES_TOKENS 64
+#define VALUES_TOKENS 32
+#define VALUES_MAX_GROUPS 8 /* in a tile */
 
 /* What the tiles of some tokens share. */
 typedef struct values_block {
     const char *const *rows;
     int64_t num_tokens;
-    int64_t ahead;        /* how many rows later in the stream to prefetch */
-    int prefetch;         /* no: another tile of these tokens does it */
+    int64_t ahead; /* how many rows later in the stream to prefetch */
+    prefetch_share share;
     const float *weights; /* [num_heads], PAGEATTN_LEAF_TOKENS apart, of the first token */
     float *o;             /* of the tile's first head */
     int64_t o_stride;
@@ -30,7 +34,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
 {
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int64_t offset = column * element_bytes(type);
-    lanes sum[LANES_TILE_HEADS][LANES_TILE_GROUPS];
+    lanes sum[LANES_VALUE_HEADS][VALUES_MAX_GROUPS];
 
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
@@ -41,9 +45,9 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
     }
     for (int64_t t = 0; t < block->num_tokens; t++) {
         const char *row = block->rows[t] + offset;
-        if (block->prefetch)
-            prefetch_bytes(block->rows[t + block->ahead] + offset, num_groups * group_bytes);
-        lanes value[LANES_TILE_GROUPS];
+        prefetch_bytes(block->rows[t + block->ahead] + offset, num_groups * group_bytes,
+                       block->share);
+        lanes value[VALUES_MAX_GROUPS];
         KERNEL_UNROLL
         for (int g = 0; g < num_groups; g++)
             value[g] = tail == PAGEATTN_LANES ? load_group(type, row + g * group_bytes)
@@ -65,17 +69,28 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
     }
 }
 
-KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, const values_block *block,
-                                  int64_t value_head_dim)
+/* As many whole tiles of the row as fit from `column` on; returns the column after them. */
+KERNEL_INLINE int64_t values_tiles(pageattn_type type, int num_heads, int num_groups,
+                                   const values_block *block, int64_t column, int64_t head_dim)
 {
+    for (; column + num_groups * PAGEATTN_LANES <= head_dim; column += num_groups * PAGEATTN_LANES)
+        values_tile(type, num_heads, num_groups, PAGEATTN_LANES, block, column);
+    return column;
+}
+
+KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, const values_block *block,
+                                  int64_t head_dim)
+{
+    const int num_groups = LANES_VALUE_SUMS / num_heads;
     int64_t column = 0;
-    for (; column + LANES_TILE_GROUPS * PAGEATTN_LANES <= value_head_dim;
-         column += LANES_TILE_GROUPS * PAGEATTN_LANES)
-        values_tile(type, num_heads, LANES_TILE_GROUPS, PAGEATTN_LANES, block, column);
-    for (; column + PAGEATTN_LANES <= value_head_dim; column += PAGEATTN_LANES)
-        values_tile(type, num_heads, 1, PAGEATTN_LANES, block, column);
-    if (column < value_head_dim)
-        values_tile(type, num_heads, 1, value_head_dim - column, block, column);
+    if (num_groups >= VALUES_MAX_GROUPS)
+        column = values_tiles(type, num_heads, VALUES_MAX_GROUPS, block, column, head_dim);
+    if (num_groups >= 4)
+        column = values_tiles(type, num_heads, 4, block, column, head_dim);
+    column = values_tiles(type, num_heads, 2, block, column, head_dim);
+    column = values_tiles(type, num_heads, 1, block, column, head_dim);
+    if (column < head_dim)
+        values_tile(type, num_heads, 1, head_dim - column, block, column);
 }
 
 KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, const values_block *block,
@@ -85,12 +100,12 @@ KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, const 
     case 1:
         values_of_tile(type, 1, block, value_head_dim);
         return;
-#if LANES_TILE_HEADS >= 2
+#if LANES_VALUE_HEADS >= 2
     case 2:
         values_of_tile(type, 2, block, value_head_dim);
         return;
 #endif
-#if LANES_TILE_HEADS >= 4
+#if LANES_VALUE_HEADS >= 4
     case 3:
         values_of_tile(type, 3, block, value_head_dim);
         return;
@@ -103,12 +118,20 @@ KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, const 
     }
 }
 
+KERNEL_INLINE int64_t values_tile_heads(int64_t num_heads, int64_t value_head_dim)
+{
+    const int64_t few = LANES_VALUE_HEADS / 2;
+    const int row_fits = value_head_dim <= LANES_VALUE_SUMS / few * PAGEATTN_LANES;
+    return num_heads == 1 || (num_heads <= LANES_VALUE_HEADS && row_fits) ? few : LANES_VALUE_HEADS;
+}
+
 /* `rows` is where the leaf's values start in the stream; o is written whole. */
 KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
                                const char *const *rows, float *o)
 {
     const int64_t row_bytes = leaf->value_head_dim * element_bytes(type);
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
+    const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
 
     for (int64_t token = leaf->begin; token < leaf->end; token += VALUES_TOKENS) {
         const int64_t left = leaf->end - token;
@@ -117,12 +140,12 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
                               .ahead = pageattn_prefetch_rows(row_bytes),
                               .o_stride = o_stride,
                               .from_zero = token == leaf->begin};
-        for (int64_t head = 0; head < leaf->num_heads; head += LANES_TILE_HEADS) {
+        for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
             const int64_t heads_left = leaf->num_heads - head;
-            const int64_t tile = heads_left < LANES_TILE_HEADS ? heads_left : LANES_TILE_HEADS;
+            const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
             block.weights = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.o = o + head * o_stride;
-            block.prefetch = head == 0;
+            block.share = prefetch_share_of(head, leaf->num_heads, tile_heads);
             values_of_heads(type, tile, &block, leaf->value_head_dim);
         }
     }
