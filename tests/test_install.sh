@@ -47,6 +47,7 @@ library_dir=$(dirname "$(find "$prefix" -name libpageattn.a)")
 export PKG_CONFIG_PATH=$library_dir/pkgconfig LD_LIBRARY_PATH=$library_dir
 
 works "the files that are installed" diff - <(listing "$prefix") <<'FILES'
+bin/pageattn
 include/pageattn/pageattn.h
 lib/cmake/pageattn/pageattnConfig.cmake
 lib/cmake/pageattn/pageattnConfigVersion.cmake

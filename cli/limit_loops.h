@@ -1,0 +1,35 @@
+/*
+ * The loops whose speed is a limit of the machine, one const table for each instruction set: memory
+ * can't be read faster than by a loop that only reads, nor multiply-adds done faster than by one
+ * that only does them.
+ */
+#ifndef CLI_LIMIT_LOOPS_H
+#define CLI_LIMIT_LOOPS_H
+
+#include <pageattn/pageattn.h>
+
+/* Bytes that lie side by side: a multiple of CLI_READ_BYTES at a multiple of it. */
+typedef struct cli_chunk {
+    const char *data;
+    int64_t bytes;
+} cli_chunk;
+
+#define CLI_READ_BYTES 16
+
+typedef struct cli_limit_loops {
+    /* Both return the exclusive or of the 8-byte words read, so that no compiler leaves the reading
+     * out, and a test can tell what was read. */
+    uint64_t (*read_run)(cli_chunk run);
+    /* While a chunk is read, the one `ahead` places later is prefetched into L2, line by line:
+     * chunks[num_chunks + ahead - 1] must exist. */
+    uint64_t (*read_chunks)(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead);
+    /* Multiply-adds over 16 lanes without any other work: multiply_adds_per_round of them in each
+     * round. Returns a result for the same reason. */
+    float (*multiply_add)(int64_t num_rounds);
+    int64_t multiply_adds_per_round;
+} cli_limit_loops;
+
+/* NULL if this build lacks the instruction set. */
+const cli_limit_loops *cli_limit_loops_built(pageattn_isa isa);
+
+#endif

@@ -1,0 +1,128 @@
+/*
+ * Stamps the limit loops of one instruction set into its table. The file that includes this has
+ * included the lanes_<isa>.h before, and has defined
+ *   LIMIT_LOOPS       the table's name
+ *   VECTOR_BYTES      a register's size: a wider type would live in memory
+ *   NUM_ACCUMULATORS  the lane groups that fit the registers beside two operands: enough of them
+ * hide the latency of a multiply-add
+ */
+#include "limit_loops.h"
+
+#define LINE_BYTES 64
+#define BLOCK_BYTES (4 * LINE_BYTES)
+#define NUM_SUMS 4
+
+/* Integers, because a cache's elements read as others may be NaN or subnormal, and those may cost
+ * extra. */
+typedef uint64_t vector
+    __attribute__((vector_size(VECTOR_BYTES), aligned(CLI_READ_BYTES), may_alias));
+typedef uint64_t part
+    __attribute__((vector_size(CLI_READ_BYTES), aligned(CLI_READ_BYTES), may_alias));
+
+static uint64_t digest(const vector *sum)
+{
+    uint64_t folded = 0;
+    for (int i = 0; i < NUM_SUMS; i++) {
+        for (int word = 0; word < VECTOR_BYTES / 8; word++)
+            folded ^= sum[i][word];
+    }
+    return folded;
+}
+
+__attribute__((always_inline)) static inline void read_line(const char *data, vector *sum)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < LINE_BYTES / VECTOR_BYTES; i++)
+        sum[i] ^= *(const vector *)(data + i * VECTOR_BYTES);
+}
+
+/* A block has four lines, and the sums are dealt to them so that none waits for another. */
+__attribute__((always_inline)) static inline void read_block(const char *data, vector *sum)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < BLOCK_BYTES / LINE_BYTES; i++)
+        read_line(data + i * LINE_BYTES, sum + i * (LINE_BYTES / VECTOR_BYTES) % NUM_SUMS);
+}
+
+/* What is left after the last whole line. */
+static uint64_t read_tail(const char *data, int64_t bytes)
+{
+    part sum = {0};
+    for (int64_t i = 0; i < bytes; i += CLI_READ_BYTES)
+        sum ^= *(const part *)(data + i);
+    return sum[0] ^ sum[1];
+}
+
+static uint64_t read_run(cli_chunk run)
+{
+    vector sum[NUM_SUMS] = {{0}};
+    int64_t at = 0;
+    for (; at + BLOCK_BYTES <= run.bytes; at += BLOCK_BYTES)
+        read_block(run.data + at, sum);
+    return digest(sum) ^ read_tail(run.data + at, run.bytes - at);
+}
+
+static uint64_t read_chunks(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead)
+{
+    vector sum[NUM_SUMS] = {{0}};
+    uint64_t tails = 0;
+    for (int64_t c = 0; c < num_chunks; c++) {
+        const char *data = chunks[c].data;
+        const char *next = chunks[c + ahead].data;
+        const int64_t bytes = chunks[c].bytes;
+        int64_t at = 0;
+        for (; at + BLOCK_BYTES <= bytes; at += BLOCK_BYTES) {
+            read_block(data + at, sum);
+#pragma GCC unroll 4
+            for (int i = 0; i < BLOCK_BYTES; i += LINE_BYTES)
+                __builtin_prefetch(next + at + i, 0, 2);
+        }
+        for (; at + LINE_BYTES <= bytes; at += LINE_BYTES) {
+            read_line(data + at, sum);
+            __builtin_prefetch(next + at, 0, 2);
+        }
+        if (at < bytes) {
+            tails ^= read_tail(data + at, bytes - at);
+            __builtin_prefetch(next + at, 0, 2);
+        }
+    }
+    return digest(sum) ^ tails;
+}
+
+/* With enough accumulators none waits for its own last sum. */
+static float multiply_add(int64_t num_rounds)
+{
+    /* Each lane goes towards 1, so nothing overflows or becomes subnormal. */
+    const lanes factor = lanes_all(0.999f), term = lanes_all(0.001f);
+    /* All lanes different, lest a compiler see that half of the work gives what the other half
+     * does. */
+    float start[16 + NUM_ACCUMULATORS];
+    for (int i = 0; i < 16 + NUM_ACCUMULATORS; i++)
+        start[i] = (float)i;
+    lanes sum[NUM_ACCUMULATORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < NUM_ACCUMULATORS; i++)
+        sum[i] = lanes_load_f32(start + i);
+    for (int64_t round = 0; round < num_rounds; round++) {
+#pragma GCC unroll 16
+        for (int i = 0; i < NUM_ACCUMULATORS; i++)
+            sum[i] = lanes_fma(sum[i], factor, term);
+    }
+    lanes total = lanes_zero();
+#pragma GCC unroll 16
+    for (int i = 0; i < NUM_ACCUMULATORS; i++)
+        total = lanes_add(total, sum[i]);
+    float lane[16], result = 0;
+    lanes_store_f32(lane, total);
+    for (int i = 0; i < 16; i++)
+        result += lane[i];
+    return result;
+}
+
+extern const cli_limit_loops LIMIT_LOOPS;
+const cli_limit_loops LIMIT_LOOPS = {
+    .read_run = read_run,
+    .read_chunks = read_chunks,
+    .multiply_add = multiply_add,
+    .multiply_adds_per_round = NUM_ACCUMULATORS,
+};

@@ -1,0 +1,14 @@
+/* Sentences for the person at the terminal: all of them on standard error, after "pageattn: ". */
+#ifndef CLI_SAY_H
+#define CLI_SAY_H
+
+/* Exit statuses. */
+#define CLI_FAILED 1 /* the work could not be done, or its result was wrong */
+#define CLI_USAGE 2  /* the command line was wrong */
+
+__attribute__((format(printf, 1, 2))) void cli_say(const char *format, ...);
+
+/* One line that the next one overwrites; only if standard error is a terminal. "" clears it. */
+__attribute__((format(printf, 1, 2))) void cli_progress(const char *format, ...);
+
+#endif
