@@ -106,7 +106,11 @@ def main() -> int:
     except ImportError as error:
         return fail(f"{error}\n{HOW_TO_INSTALL}")
     try:
-        return run(options, sys.stdout)
+        status = run(options, sys.stdout)
+        sys.stdout.flush()  # here, where a full disk can still be reported
+        return status
+    except OSError as error:
+        return fail(f"{error.filename or 'standard output'}: {error.strerror}")
     except (CannotServe, WeightsNotFound) as error:
         return fail(str(error))
     except MemoryError:

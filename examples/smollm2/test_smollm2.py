@@ -1,10 +1,13 @@
 """Tests of the example's parts. Run as `python -m pytest examples/smollm2`.
 
-All but the tokenizer's run without the model's weights: the scheduler serves a tiny model of random
+All but the last run without the model's weights: the scheduler serves a tiny model of random
 numbers, through pageattn, and its answers are compared with those of dense attention.
 """
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -299,3 +302,15 @@ class TestTokenizer:
     def test_half_a_character_is_not_shown(self, tokenizer):
         tokens = tokenizer.encode("ok 🙂")
         assert tokenizer.decode(tokens[:-1]).strip() == "ok"
+
+
+def test_full_disk_is_a_sentence(tokenizer):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, Path(__file__).parent, "--max-new-tokens", "1", "--no-check"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "smollm2: standard output: No space left on device\n"
