@@ -17,7 +17,7 @@ test: ## sets up what is missing, then runs every test; TESTS="part ..." runs on
 	@tools/setup build python test
 	@tests/run $(TESTS)
 
-build: ## builds libpageattn.so and libpageattn.a into build/release
+build: ## builds libpageattn.so, libpageattn.a and the program pageattn into build/release
 	@tools/setup build
 	cmake --preset release
 	cmake --build --preset release

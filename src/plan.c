@@ -128,12 +128,15 @@ static void split_seq(const pageattn_problem *problem, int smallest, int automat
     }
 }
 
-/* Whole sequences where there is one worker and nobody asked for splits. */
-static void split_seqs(const pageattn_problem *problem, int64_t target_tokens, pageattn_plan *plan)
+/* Whole sequences where there is one worker and nobody asked for splits. Returns the number of
+ * pieces for each KV head. */
+static int64_t split_seqs(const pageattn_problem *problem, int64_t target_tokens,
+                          pageattn_plan *plan)
 {
     const int smallest = min_piece_log2(problem);
     const int automatic =
         plan->num_workers == 1 ? WHOLE_LOG2 : piece_log2_for(target_tokens, smallest);
+    int64_t num_pieces = 0;
     int64_t num_partials = 0;
     int64_t num_split = 0;
 
@@ -143,7 +146,9 @@ static void split_seqs(const pageattn_problem *problem, int64_t target_tokens, p
         seq->first_partial = num_partials;
         seq->split_index = seq->num_pieces > 1 ? num_split++ : -1;
         num_partials += seq->num_pieces > 1 ? seq->num_pieces : 0;
+        num_pieces += seq->num_pieces;
     }
+    return num_pieces;
 }
 
 static void make_shards(const pageattn_problem *problem, pageattn_plan *plan)
@@ -212,10 +217,10 @@ void pageattn_plan_make(const pageattn_problem *problem, int64_t seq_begin, int6
     plan->num_workers = worth < 1 ? 1 : worth < num_workers ? worth : num_workers;
 
     const int64_t num_tasks = plan->num_workers * TASKS_PER_WORKER;
-    split_seqs(problem, ceil_div(num_tokens, num_tasks), plan);
+    const int64_t num_pieces = saturating_mul(
+        split_seqs(problem, ceil_div(num_tokens, num_tasks), plan), problem->num_kv_heads);
 
-    const int64_t num_rows = saturating_mul(seq_end - seq_begin, problem->num_kv_heads);
-    const int64_t cost = saturating_add(num_tokens, saturating_mul(num_rows, PIECE_TOKENS));
+    const int64_t cost = saturating_add(num_tokens, saturating_mul(num_pieces, PIECE_TOKENS));
     make_shards(problem, plan);
     int64_t first_task = 0;
     for (int i = 0; i < plan->num_shards; i++) {

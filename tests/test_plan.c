@@ -268,6 +268,69 @@ static void lopsided_batch(int64_t num_workers, double limit)
                      limit);
 }
 
+/* ---- balance over many batches ---- */
+
+#define MAX_BALANCE_BATCHES 10000
+/* A task is 1/16 of a worker's share; with fewer leaves than that, pieces cannot be so small. */
+#define ENOUGH_LEAVES_PER_WORKER 16
+
+static int64_t num_leaves(const struct batch *batch)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < batch->problem.num_seqs; i++)
+        sum += (batch->lens[i] + PAGEATTN_LEAF_TOKENS - 1) / PAGEATTN_LEAF_TOKENS;
+    return sum * batch->problem.num_kv_heads;
+}
+
+static void make_server_batch(uint64_t *random, int64_t num_workers, struct batch *batch)
+{
+    do {
+        memset(batch, 0, sizeof(*batch));
+        batch->problem.num_seqs = check_random_int(random, 1, MAX_SEQS);
+        batch->problem.num_kv_heads = check_random_int(random, 1, 8);
+        batch->problem.page_size = 16;
+        batch->problem.keys.row_bytes = batch->problem.values.row_bytes = 256;
+        for (int64_t i = 0; i < batch->problem.num_seqs; i++)
+            batch->lens[i] = random_len(random);
+        batch->num_workers = num_workers;
+        batch->min_bytes = 1;
+        use_lens(batch);
+    } while (num_leaves(batch) < ENOUGH_LEAVES_PER_WORKER * num_workers);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void balanced_batches(uint64_t *random, int64_t num_workers, double limit)
+{
+    static double ratios[MAX_BALANCE_BATCHES];
+    const int num_batches = getenv("PAGEATTN_TEST_REDUCED") ? 300 : MAX_BALANCE_BATCHES;
+    char name[96];
+    snprintf(name, sizeof(name), "imbalance of %d random batches, %d workers", num_batches,
+             (int)num_workers);
+    for (int i = 0; i < num_batches; i++) {
+        struct batch batch;
+        make_server_batch(random, num_workers, &batch);
+        if (!plan_launch(&batch, 0, batch.problem.num_seqs)) {
+            check_failed(name, "limits that do not fit");
+            return;
+        }
+        ratios[i] = imbalance(&batch);
+        free_plan(&batch);
+    }
+    qsort(ratios, num_batches, sizeof(*ratios), ascending);
+    const double p99 = ratios[num_batches * 99 / 100];
+    printf("%s: median %.3f, p99 %.3f, worst %.3f\n", name, ratios[num_batches / 2], p99,
+           ratios[num_batches - 1]);
+    if (p99 < limit)
+        check_passed(name);
+    else
+        check_failed(name, "p99 is %.3f, not under %.3f", p99, limit);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -277,5 +340,8 @@ int main(int argc, char **argv)
     lopsided_batch(2, 1.05);
     lopsided_batch(16, 1.10);
     lopsided_batch(64, 1.10);
+    balanced_batches(&random, 16, 1.10);
+    balanced_batches(&random, 64, 1.10);
+    balanced_batches(&random, 192, 1.10);
     return check_finish();
 }
