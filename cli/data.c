@@ -1,17 +1,12 @@
-#define _DEFAULT_SOURCE /* mmap's flags, madvise */
-
 #include "data.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "crew.h"
 #include "machine.h"
 #include "random.h"
 #include "say.h"
-
-#define HUGE_PAGE_BYTES (INT64_C(2) << 20)
 
 /* How random values are made: all 65536 elements that may stand in a cache, looked up by 16 bits.
  */
@@ -31,34 +26,17 @@ const char *cli_type_name(pageattn_type type)
 
 /* ---- memory ---- */
 
-/* Mapped memory starts at a page; at a huge page if it is large enough to hold one. */
 static bool map(cli_data *data, int index, int64_t bytes)
 {
-    const int64_t room = bytes >= HUGE_PAGE_BYTES ? bytes + HUGE_PAGE_BYTES : bytes;
-    char *memory =
-        mmap(NULL, (size_t)room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return false;
-    if (room > bytes) {
-        const int64_t before = -(int64_t)(uintptr_t)memory & (HUGE_PAGE_BYTES - 1);
-        if (before > 0)
-            munmap(memory, (size_t)before);
-        memory += before;
-        data->region[index].bytes = (size_t)(room - before);
-        madvise(memory, data->region[index].bytes, MADV_HUGEPAGE);
-    } else {
-        data->region[index].bytes = (size_t)bytes;
-    }
-    data->region[index].memory = memory;
-    return true;
+    data->region[index].memory = pageattn_cache_allocate((size_t)bytes);
+    data->region[index].bytes = (size_t)bytes;
+    return data->region[index].memory != NULL;
 }
 
 void cli_data_destroy(cli_data *data)
 {
-    for (int i = 0; i < CLI_NUM_REGIONS; i++) {
-        if (data->region[i].memory != NULL)
-            munmap(data->region[i].memory, data->region[i].bytes);
-    }
+    for (int i = 0; i < CLI_NUM_REGIONS; i++)
+        pageattn_cache_free(data->region[i].memory, data->region[i].bytes);
     *data = (cli_data){0};
 }
 

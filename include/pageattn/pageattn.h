@@ -32,7 +32,7 @@
  *   - It never prints, aborts, exits, throws, or raises a signal.
  *
  * The header compiles as C99 and later and as C++11 and later. It is in the order in which one
- * needs it: the call, the context, the reference, versions.
+ * needs it: the call, the context, memory, the reference, versions.
  */
 #ifndef PAGEATTN_PAGEATTN_H
 #define PAGEATTN_PAGEATTN_H
@@ -330,6 +330,21 @@ PAGEATTN_API void pageattn_context_destroy(pageattn_context *context);
 /* The instruction set and the number of workers of a context. */
 PAGEATTN_API pageattn_isa pageattn_context_isa(const pageattn_context *context);
 PAGEATTN_API int32_t pageattn_context_num_threads(const pageattn_context *context);
+
+/* ---------------------------------------------------------------------------------------------
+ * Memory for caches
+ * ------------------------------------------------------------------------------------------- */
+
+/* Zeroed memory from the system, meant for a cache: where it is large, it starts at a multiple of
+ * PAGEATTN_HUGE_PAGE_BYTES and huge pages are asked for, which the system may or may not give. A
+ * cache may lie in any other memory too; in this one it was read a quarter faster
+ * (docs/performance.md). NULL: out of memory, or `bytes` is 0. Thread-safe. */
+PAGEATTN_API void *pageattn_cache_allocate(size_t bytes);
+
+/* Gives it back; `bytes` is what it was allocated with. NULL is fine. Thread-safe. */
+PAGEATTN_API void pageattn_cache_free(void *cache, size_t bytes);
+
+#define PAGEATTN_HUGE_PAGE_BYTES 2097152
 
 /* ---------------------------------------------------------------------------------------------
  * The reference
