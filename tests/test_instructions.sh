@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Instructions for each byte of keys and values, counted by callgrind, against the figures kept in
+# tests/instructions.txt: a slower kernel is noticed however noisy the machine is.
+#
+#   tests/test_instructions.sh BUILD_DIR            fails where a figure rose by more than 3 %
+#   tests/test_instructions.sh BUILD_DIR --record   writes the figures anew
+#
+# The figures belong to a compiler; with another one this says so and checks nothing. callgrind does
+# not know AVX-512.
+set -uo pipefail
+build=$(cd "$1" && pwd)
+cd "$(dirname "$0")" || exit
+record=${2:-}
+figures=instructions.txt
+limit=1.03
+
+cases=(
+    "scalar bf16 1 128 16"
+    "scalar f32 4 128 16"
+    "avx2 bf16 1 128 16"
+    "avx2 bf16 4 128 16"
+    "avx2 bf16 8 128 16"
+    "avx2 f32 4 128 16"
+    "avx2 f16 4 128 16"
+    "avx2 bf16 3 64 16"
+    "avx2 bf16 4 256 64"
+    "avx2 bf16 4 128 1"
+)
+
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+
+# Prints the instructions for each byte of a case: ISA KV_TYPE GROUP HEAD_DIM PAGE_SIZE.
+count() {
+    local bytes instructions
+    bytes=$(valgrind --tool=callgrind --toggle-collect=pageattn_attend \
+        --callgrind-out-file="$log/out" "$build/tests/instructions" "$@" 2>"$log/err") || {
+        cat "$log/err" >&2
+        return 1
+    }
+    instructions=$(awk '/Collected/ { print $NF }' "$log/err")
+    awk -v i="$instructions" -v b="$bytes" 'BEGIN { printf "%.4f\n", i / b }'
+}
+
+compiler=$(sed -n 's/^CMAKE_C_COMPILER:.*=//p' "$build/CMakeCache.txt")
+compiler=$("$compiler" -dM -E -x c /dev/null | sed -n 's/^#define __VERSION__ "\(.*\)"$/\1/p')
+
+if [ "$record" = --record ]; then
+    {
+        echo "# Instructions for each byte of keys and values: ISA, type, group, head_dim, page size."
+        echo "# Written by: tests/test_instructions.sh BUILD_DIR --record"
+        echo "compiler $compiler"
+        for case in "${cases[@]}"; do
+            # shellcheck disable=SC2086
+            echo "$case $(count $case)"
+        done
+    } >"$log/figures" && mv "$log/figures" $figures
+    exit
+fi
+
+if [ "compiler $compiler" != "$(grep '^compiler ' $figures)" ]; then
+    echo "skipped: the figures are of another compiler ($(grep '^compiler ' $figures), here $compiler)"
+    echo "0 passed, 0 failed"
+    exit
+fi
+passed=0
+failed=0
+for case in "${cases[@]}"; do
+    old=$(sed -n "s/^$case //p" $figures)
+    # shellcheck disable=SC2086
+    new=$(count $case) || new=nothing
+    if awk -v new="$new" -v old="$old" -v limit=$limit \
+        'BEGIN { exit !(old > 0 && new > 0 && new <= old * limit) }'; then
+        passed=$((passed + 1))
+        echo "ok $case: $new instructions a byte, $old before"
+    else
+        failed=$((failed + 1))
+        echo "FAILED $case: $new instructions a byte, ${old:-no figure} before, at most 3 % more are allowed"
+    fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
