@@ -1,0 +1,167 @@
+/*
+ * The bits of today are the bits of tomorrow: hashes of the outputs of fixed calls, on every
+ * instruction set. A change of the arithmetic is a change of the interface; whoever means one runs
+ * this with -v, and replaces the hashes in the commit that says so.
+ *
+ * The inputs are made with integer arithmetic only, so that no C library has a say in them.
+ */
+#include <pageattn/pageattn.h>
+
+#include "check.h"
+
+enum { NUM_SEQS = 3, NUM_KV_HEADS = 2, PAGE_SIZE = 16, MAX_BLOCKS = 80, NUM_PAGES = 3 * 80 };
+
+typedef struct golden_case {
+    const char *name;
+    uint64_t hash;
+    pageattn_type query_type;
+    pageattn_type kv_type;
+    pageattn_type out_type;
+    int32_t group_size;
+    int32_t head_dim;
+    int32_t value_head_dim;
+    int32_t window;
+    float soft_cap;
+    float mask_value;
+} golden_case;
+
+#define F32 PAGEATTN_F32
+#define BF16 PAGEATTN_BF16
+#define F16 PAGEATTN_F16
+#define HARD PAGEATTN_DEFAULT_MASK_VALUE
+
+static const golden_case cases[] = {
+    {"f32", 0x71d6a8199a7d7da5u, F32, F32, F32, 4, 128, 128, 0, 0, HARD},
+    {"bf16", 0xc419394ebbb5a8d2u, BF16, BF16, BF16, 4, 128, 128, 0, 0, HARD},
+    {"f16", 0x793202819f75cd3eu, F16, F16, F16, 4, 128, 128, 0, 0, HARD},
+    {"f32 over bf16", 0xb136cc0e8b762b1bu, F32, BF16, F32, 8, 64, 64, 0, 0, HARD},
+    {"f32 over f16, 3 heads of 80", 0x84d4577bc6e21311u, F32, F16, F32, 3, 80, 80, 0, 0, HARD},
+    {"soft cap", 0x656e497ec5a6ebb5u, F32, BF16, F32, 2, 256, 256, 0, 30, HARD},
+    {"window", 0x0adc3942f15418bcu, F32, BF16, F32, 7, 96, 96, 333, 0, HARD},
+    {"soft mask", 0x2f0b4f66f04352a0u, F32, F32, F32, 1, 40, 72, 100, 0, -2.5f},
+    {"head_dim 1", 0x0d9644f400c90e5du, F32, F32, F32, 1, 1, 1, 0, 0, HARD},
+    {"values shorter than keys", 0x07fdac8b825b3d05u, BF16, BF16, F32, 16, 192, 128, 0, 50, HARD},
+};
+
+static int64_t bytes_of(pageattn_type type)
+{
+    return type == F32 ? 4 : 2;
+}
+
+/* steps / 64 as f16, for steps of at most 7 bits: always normal, or zero. */
+static uint16_t half_of(int64_t steps)
+{
+    const int64_t size = steps < 0 ? -steps : steps;
+    int exponent = 0;
+    if (size == 0)
+        return 0;
+    while (size >> (exponent + 1) != 0)
+        exponent++;
+    return (uint16_t)((steps < 0 ? 0x8000 : 0) | (exponent - 6 + 15) << 10 |
+                      ((size << (10 - exponent)) & 0x3ff));
+}
+
+/* Multiples of 1/64 in (-2, 2) are exact in every type. */
+static void put_number(uint64_t *random, pageattn_type type, char *place)
+{
+    const int64_t steps = check_random_int(random, -127, 127);
+    const float number = (float)steps / 64;
+    const uint16_t half = half_of(steps);
+    uint32_t bits;
+    memcpy(&bits, &number, 4);
+    const uint16_t upper = (uint16_t)(bits >> 16);
+    if (type == F32)
+        memcpy(place, &number, 4);
+    else
+        memcpy(place, type == BF16 ? &upper : &half, 2);
+}
+
+static char *random_numbers(uint64_t *random, pageattn_type type, int64_t count)
+{
+    char *numbers = check_allocate((size_t)(count * bytes_of(type)));
+    for (int64_t i = 0; i < count; i++)
+        put_number(random, type, numbers + i * bytes_of(type));
+    return numbers;
+}
+
+/* FNV-1a (Fowler, Noll, Vo), 64 bits. */
+static uint64_t hash_of(uint64_t hash, const void *bytes, int64_t count)
+{
+    const unsigned char *byte = bytes;
+    for (int64_t i = 0; i < count; i++)
+        hash = (hash ^ byte[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static void test_case(const golden_case *golden, pageattn_context *context)
+{
+    static int32_t lens[NUM_SEQS] = {1, 700, 1280};
+    int32_t tables[NUM_SEQS * MAX_BLOCKS];
+    const int64_t num_heads = NUM_KV_HEADS * golden->group_size;
+    const int64_t num_out = NUM_SEQS * num_heads * golden->value_head_dim;
+    const int64_t num_rows = (int64_t)NUM_KV_HEADS * NUM_PAGES * PAGE_SIZE;
+    uint64_t random = 20261123;
+    char name[96];
+    snprintf(name, sizeof(name), "%s, %s", golden->name,
+             pageattn_isa_name(pageattn_context_isa(context)));
+
+    char *query =
+        random_numbers(&random, golden->query_type, NUM_SEQS * num_heads * golden->head_dim);
+    char *keys = random_numbers(&random, golden->kv_type, num_rows * golden->head_dim);
+    char *values = random_numbers(&random, golden->kv_type, num_rows * golden->value_head_dim);
+    char *out = check_allocate((size_t)(num_out * bytes_of(golden->out_type)));
+    float *lse = check_allocate((size_t)(NUM_SEQS * num_heads) * sizeof(float));
+    check_random_permutation(&random, tables, NUM_PAGES);
+
+    pageattn_args args;
+    pageattn_error error;
+    pageattn_args_init(&args);
+    args.query =
+        pageattn_tensor_3d(query, golden->query_type, NUM_SEQS, num_heads, golden->head_dim);
+    args.key_cache = pageattn_cache(keys, golden->kv_type, PAGEATTN_HND_PAGES, NUM_KV_HEADS,
+                                    NUM_PAGES, PAGE_SIZE, golden->head_dim);
+    args.value_cache = pageattn_cache(values, golden->kv_type, PAGEATTN_HND_PAGES, NUM_KV_HEADS,
+                                      NUM_PAGES, PAGE_SIZE, golden->value_head_dim);
+    args.context_lens = pageattn_tensor_1d(lens, PAGEATTN_I32, NUM_SEQS);
+    args.block_tables = pageattn_tensor_2d(tables, PAGEATTN_I32, NUM_SEQS, MAX_BLOCKS);
+    args.out =
+        pageattn_tensor_3d(out, golden->out_type, NUM_SEQS, num_heads, golden->value_head_dim);
+    args.lse = pageattn_tensor_2d(lse, F32, NUM_SEQS, num_heads);
+    args.sliding_window = golden->window;
+    args.attn_logits_soft_cap = golden->soft_cap;
+    args.mask_value = golden->mask_value;
+
+    const pageattn_status status = pageattn_attend(context, &args, &error);
+    uint64_t hash = hash_of(0xcbf29ce484222325u, out, num_out * bytes_of(golden->out_type));
+    hash = hash_of(hash, lse, NUM_SEQS * num_heads * (int64_t)sizeof(float));
+    if (status != PAGEATTN_OK)
+        check_failed(name, "%s", error.message);
+    else if (hash != golden->hash)
+        check_failed(name, "the hash is 0x%016llx, not 0x%016llx", (unsigned long long)hash,
+                     (unsigned long long)golden->hash);
+    else
+        check_passed(name);
+    free(query), free(keys), free(values), free(out), free(lse);
+}
+
+int main(int argc, char **argv)
+{
+    check_start(argc, argv);
+    for (int isa = PAGEATTN_ISA_SCALAR; pageattn_isa_name((pageattn_isa)isa) != NULL; isa++) {
+        pageattn_context_options options;
+        pageattn_context *context;
+        pageattn_error error;
+        if (!pageattn_isa_available((pageattn_isa)isa))
+            continue;
+        pageattn_context_options_init(&options);
+        options.isa = (pageattn_isa)isa;
+        if (pageattn_context_create(&options, &context, &error) != PAGEATTN_OK) {
+            check_failed(pageattn_isa_name((pageattn_isa)isa), "%s", error.message);
+            continue;
+        }
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+            test_case(&cases[i], context);
+        pageattn_context_destroy(context);
+    }
+    return check_finish();
+}
