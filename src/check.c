@@ -103,6 +103,7 @@ static void describe_options(const pageattn_args *args, pageattn_problem *proble
     problem->hard_mask = args->mask_value <= PAGEATTN_HARD_MASK_VALUE;
     problem->soft_mask = problem->hard_mask ? 0 : args->mask_value;
     problem->window = args->sliding_window;
+    problem->numerics = args->numerics;
     problem->num_splits = args->num_splits;
     problem->pages_per_compute_block = args->pages_per_compute_block;
     problem->megacore_mode = args->megacore_mode;

@@ -77,12 +77,27 @@ static pageattn_status check_megacore_mode(const pageattn_args *args, const int6
                          (int)args->megacore_mode);
 }
 
+static pageattn_status check_numerics(const pageattn_args *args, pageattn_error *error)
+{
+    switch (args->numerics) {
+    case PAGEATTN_NUMERICS_EXACT:
+    case PAGEATTN_NUMERICS_FAST:
+        return PAGEATTN_OK;
+    }
+    return pageattn_fail(error, PAGEATTN_ERROR_ARGUMENT,
+                         "numerics = %d is not a value of pageattn_numerics; it must be 0 (exact) "
+                         "or 1 (fast)",
+                         (int)args->numerics);
+}
+
 pageattn_status pageattn_check_options(const pageattn_args *args, const int64_t *sizes,
                                        pageattn_error *error)
 {
     pageattn_status status = check_floats(args, error);
     if (status == PAGEATTN_OK)
         status = check_counts(args, error);
+    if (status == PAGEATTN_OK)
+        status = check_numerics(args, error);
     if (status == PAGEATTN_OK)
         status = check_megacore_mode(args, sizes, error);
     return status;

@@ -150,6 +150,7 @@ pageattn_status pageattn_context_create(const pageattn_context_options *options,
         return pageattn_fail(error, PAGEATTN_ERROR_MEMORY, "out of memory for the context");
     *created = (pageattn_context){
         .kernels = pageattn_kernels_of(isa),
+        .fast_kernels = pageattn_fast_kernels_of(isa),
         .isa = isa,
         .allocator = *allocator,
         .min_bytes_per_worker = options->min_bytes_per_worker != 0 ? options->min_bytes_per_worker
@@ -179,6 +180,13 @@ void pageattn_context_destroy(pageattn_context *context)
 pageattn_isa pageattn_context_isa(const pageattn_context *context)
 {
     return context != NULL ? context->isa : PAGEATTN_ISA_AUTO;
+}
+
+int pageattn_context_has_fast(const pageattn_context *context, pageattn_type kv_type)
+{
+    return context != NULL && context->fast_kernels != NULL && kv_type > PAGEATTN_NO_TYPE &&
+           kv_type < PAGEATTN_NUM_FLOAT_TYPES &&
+           context->fast_kernels->attend_leaf[kv_type] != NULL;
 }
 
 int32_t pageattn_context_num_threads(const pageattn_context *context)

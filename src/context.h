@@ -9,6 +9,7 @@
 
 struct pageattn_context {
     const pageattn_kernels *kernels;
+    const pageattn_fast_kernels *fast_kernels; /* NULL: none */
     pageattn_isa isa;
     int32_t num_workers;
     pageattn_pool *pool;        /* NULL beside a caller's executor */

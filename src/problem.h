@@ -60,7 +60,8 @@ typedef struct pageattn_problem {
     float soft_cap;   /* 0: none */
     float soft_mask;  /* added to the logits before the window; 0 under a hard mask */
     int64_t window;   /* tokens; 0: no window */
-    int hard_mask;    /* positions before the window are excluded, not attended to softly */
+    pageattn_numerics numerics;
+    int hard_mask; /* positions before the window are excluded, not attended to softly */
 
     int64_t num_splits;              /* 0: the planner decides */
     int64_t pages_per_compute_block; /* 0: the planner decides */

@@ -19,6 +19,7 @@ struct run {
     const pageattn_context *context;
     const pageattn_problem *problem;
     const pageattn_scratch *layout;
+    const pageattn_fast_kernels *fast; /* NULL: the exact ones */
     char *scratch;
     pageattn_plan plan;
     _Atomic int64_t next_task[2]; /* of each shard */
@@ -29,7 +30,8 @@ struct run {
 /* Working memory of the worker in one slot. */
 struct worker {
     struct run *run;
-    float *query;      /* [group_size][padded head_dim], scaled, of the current piece */
+    float *query;      /* [group_size][padded head_dim], scaled, of the current piece; or its
+                          bf16 roundings, as fast kernels take them */
     float *logits;     /* [group_size][PAGEATTN_LEAF_TOKENS] */
     float *states;     /* the tree's, one for each that may wait */
     const char **rows; /* [PAGEATTN_STREAM_ROWS] */
@@ -64,17 +66,29 @@ static _Atomic int64_t *remaining_pieces(const struct run *run, int64_t split_in
     return remaining + split_index * run->problem->num_kv_heads + kv_head;
 }
 
+static uint16_t *rounded_query(const struct worker *worker)
+{
+    return (uint16_t *)(void *)worker->query;
+}
+
 static void load_query(struct worker *worker, const pageattn_leaf_place *place)
 {
     const pageattn_problem *problem = worker->run->problem;
     const pageattn_rows *query = &problem->query;
     const int64_t first_head = place->kv_head * problem->group_size;
     const int64_t stride = pageattn_padded(problem->head_dim);
+    const int64_t pairs_stride = pageattn_padded_pairs(problem->head_dim);
 
-    for (int64_t h = 0; h < problem->group_size; h++)
-        worker->run->context->kernels->scale_query[query->type](
-            query->data + place->seq * query->seq_bytes + (first_head + h) * query->head_bytes,
-            problem->head_dim, problem->attn_scale, worker->query + h * stride);
+    for (int64_t h = 0; h < problem->group_size; h++) {
+        const char *row =
+            query->data + place->seq * query->seq_bytes + (first_head + h) * query->head_bytes;
+        if (worker->run->fast)
+            worker->run->fast->round_query[query->type](row, problem->head_dim,
+                                                        rounded_query(worker) + h * pairs_stride);
+        else
+            worker->run->context->kernels->scale_query[query->type](
+                row, problem->head_dim, problem->attn_scale, worker->query + h * stride);
+    }
 }
 
 static void compute_leaf(struct worker *worker, const pageattn_leaf_place *place,
@@ -97,10 +111,15 @@ static void compute_leaf(struct worker *worker, const pageattn_leaf_place *place
         .head_dim = problem->head_dim,
         .value_head_dim = problem->value_head_dim,
         .query = worker->query,
+        .rounded_query = rounded_query(worker),
+        .attn_scale = problem->attn_scale,
         .logits = worker->logits,
     };
     pageattn_walk_rows(problem, place, next, worker->rows);
-    worker->run->context->kernels->attend_leaf[problem->kv_type](&leaf, state);
+    if (worker->run->fast)
+        worker->run->fast->attend_leaf[problem->kv_type](&leaf, state);
+    else
+        worker->run->context->kernels->attend_leaf[problem->kv_type](&leaf, state);
 }
 
 /* Nothing attended to: out = 0 / 1, lse = -inf + log(1). */
@@ -311,6 +330,9 @@ pageattn_status pageattn_run(const pageattn_context *context, const pageattn_pro
     struct run run = {
         .context = context, .problem = problem, .layout = &layout, .scratch = scratch};
     const int64_t num_seqs = problem->inline_seq_dim ? problem->num_seqs : 1;
+    if (problem->numerics == PAGEATTN_NUMERICS_FAST &&
+        pageattn_context_has_fast(context, problem->kv_type))
+        run.fast = context->fast_kernels;
 
     pageattn_status status = start_threads(&run, num_seqs, error);
     for (int64_t seq = 0; seq < problem->num_seqs && status == PAGEATTN_OK; seq += num_seqs) {

@@ -152,6 +152,7 @@ typedef struct logical_case {
     float soft_cap;
     float mask_value;
     int32_t window;
+    pageattn_numerics numerics;
     uint64_t seed;
 
     char *query;            /* [num_seqs][num_heads][head_dim] */
@@ -552,6 +553,7 @@ static inline void paged_build(const logical_case *logical, const placement *whe
     args->attn_logits_soft_cap = logical->soft_cap;
     args->mask_value = logical->mask_value;
     args->sliding_window = logical->window;
+    args->numerics = logical->numerics;
     args->key_cache = pageattn_cache(NULL, logical->kv_type, PAGEATTN_HND_PAGES,
                                      logical->num_kv_heads, 0, where->page_size, logical->head_dim);
     args->value_cache =
@@ -650,8 +652,9 @@ static inline const char *describe_logical(const logical_case *logical, char *te
     if (logical->attn_scale != PAGEATTN_DEFAULT_ATTN_SCALE)
         used +=
             snprintf(text + used, bytes - (size_t)used, ", scale %g", (double)logical->attn_scale);
-    snprintf(text + used, bytes - (size_t)used, ", cap %g window %d mask %g, seed %llu",
+    snprintf(text + used, bytes - (size_t)used, ", cap %g window %d mask %g%s, seed %llu",
              (double)logical->soft_cap, (int)logical->window, (double)logical->mask_value,
+             logical->numerics == PAGEATTN_NUMERICS_FAST ? ", fast" : "",
              (unsigned long long)logical->seed);
     return text;
 }

@@ -28,6 +28,53 @@ static double scaled_bound(const logical_case *logical, double spread)
     return 5e-7 * fmax(1, dims) * fmax(1, spread / 1.25) * (logical->soft_cap > 0 ? 2 : 1);
 }
 
+/*
+ * What fast arithmetic may add. Each weight is off by a factor in [(1 - u) exp(-E), (1 + u)
+ * exp(E)], where u = 2^-8 is the rounding of a weight to bf16 and E the greatest error of a logit.
+ * A mean of values within +-M whose weights are off by factors within a ratio r of one another
+ * moves by at most 2 M tanh(log(r) / 4): the worst case is one half of the weight at M and the
+ * other at -M. So the bound is 2 M tanh((E + u) / 2), or M (E + u) while that is small.
+ *
+ * E comes from rounding the query: scale * |dot(rounded - query, key)|, by Cauchy and Schwarz at
+ * most the product of the two lengths; a soft cap makes no error greater. It is 0 for bf16 queries.
+ */
+#define WEIGHT_ROUNDING 0x1p-8
+
+static double length_of(pageattn_type type, const char *row, int64_t dim, int rounding_only)
+{
+    double sum = 0;
+    for (int64_t d = 0; d < dim; d++) {
+        double x = decode(type, row + d * type_bytes(type));
+        x -= rounding_only ? round_to(PAGEATTN_BF16, x) : 0;
+        sum += isfinite(x) ? x * x : 0;
+    }
+    return sqrt(sum);
+}
+
+static double fast_logit_error(const logical_case *logical, int64_t seq, int64_t head)
+{
+    const double scale = logical->attn_scale == PAGEATTN_DEFAULT_ATTN_SCALE
+                             ? 1 / sqrt((double)logical->head_dim)
+                             : fabs((double)logical->attn_scale);
+    const double query =
+        length_of(logical->query_type, query_row(logical, seq, head), logical->head_dim, 1);
+    double longest = 0;
+    if (logical->numerics == PAGEATTN_NUMERICS_EXACT || query == 0)
+        return 0;
+    for (int64_t t = first_position(logical, seq); t < logical->lens[seq]; t++)
+        longest = fmax(longest, length_of(logical->kv_type,
+                                          key_row(logical, seq, head / logical->group_size, t),
+                                          logical->head_dim, 0));
+    return scale * query * longest;
+}
+
+static double fast_bound(const logical_case *logical, int64_t seq, int64_t head)
+{
+    if (logical->numerics == PAGEATTN_NUMERICS_EXACT)
+        return 0;
+    return 2 * tanh((fast_logit_error(logical, seq, head) + WEIGHT_ROUNDING) / 2);
+}
+
 static double root_mean_square(pageattn_type type, const char *elements, int64_t count)
 {
     double sum = 0;
@@ -69,7 +116,7 @@ static struct {
     double error; /* as a share of the bound */
     double of_max_value;
     char name[1200];
-} worst[PAGEATTN_F16 + 1];
+} worst[2][PAGEATTN_F16 + 1]; /* of each numerics and output type */
 
 /* A NaN must be the canonical one; an infinity must be where the reference has one. A finite number
  * must be the rounding of a number within the bound of the exact one: so it is within 1 ulp of
@@ -90,11 +137,12 @@ static int element_agrees(pageattn_type type, const char *element, double exact,
 static void note_error(const logical_case *logical, double error, double bound, double max_value,
                        const char *name)
 {
-    if (!isfinite(error) || error / bound <= worst[logical->out_type].error)
+    if (!isfinite(error) || error / bound <= worst[logical->numerics][logical->out_type].error)
         return;
-    worst[logical->out_type].error = error / bound;
-    worst[logical->out_type].of_max_value = max_value > 0 ? error / max_value : 0;
-    snprintf(worst[logical->out_type].name, sizeof(worst->name), "%s", name);
+    worst[logical->numerics][logical->out_type].error = error / bound;
+    worst[logical->numerics][logical->out_type].of_max_value =
+        max_value > 0 ? error / max_value : 0;
+    snprintf(worst[logical->numerics][logical->out_type].name, sizeof(worst[0]->name), "%s", name);
 }
 
 /* How far a number is from the exact one beyond what its type's rounding explains. */
@@ -117,7 +165,8 @@ static int row_agrees(const logical_case *logical, int64_t seq, int64_t head, co
     const pageattn_type type = logical->out_type;
     const double max_value = max_value_of(logical, seq, head / logical->group_size);
     const double bound =
-        scaled_bound(logical, spread_of(logical, seq, head)) * fmax(max_value, 1e-30);
+        (scaled_bound(logical, spread_of(logical, seq, head)) + fast_bound(logical, seq, head)) *
+        fmax(max_value, 1e-30);
     for (int64_t d = 0; d < logical->value_head_dim; d++, out += type_bytes(type)) {
         if (!element_agrees(type, out, exact[d], bound)) {
             uint32_t bits = 0;
@@ -142,6 +191,8 @@ static int lse_agrees(const logical_case *logical, int64_t seq, int64_t head, fl
 {
     const double size = isfinite(exact) ? fabs(exact) : 0;
     const double bound = scaled_bound(logical, spread_of(logical, seq, head)) +
+                         fast_logit_error(logical, seq, head) +
+                         (logical->numerics == PAGEATTN_NUMERICS_FAST ? WEIGHT_ROUNDING : 0) +
                          0x1p-24 * size * (1 + 2 * sqrt(2 + (double)logical->head_dim / 768));
     uint32_t bits;
     memcpy(&bits, &lse, 4);
@@ -217,7 +268,8 @@ static int results_agree(const paged_case *paged, const results *memory, const c
     return 1;
 }
 
-/* Compares what is built with the reference, on each instruction set. */
+/* Compares what is built with the reference, on each instruction set; fast calls only where they
+ * are not exact, which they must be to the bit (test_same_bits.c). */
 static void check_paged(paged_case *paged, const char *what)
 {
     char name[1200], logical_text[700], placement_text[400];
@@ -232,6 +284,9 @@ static void check_paged(paged_case *paged, const char *what)
         return;
     }
     for (int i = 0; i < num_isas; i++) {
+        if (paged->logical->numerics == PAGEATTN_NUMERICS_FAST &&
+            !pageattn_context_has_fast(contexts[i], paged->logical->kv_type))
+            continue;
         snprintf(name, sizeof(name), "%s, %s: %s, %s, %d splits", what, pageattn_isa_name(isas[i]),
                  logical_text, placement_text, (int)paged->args.num_splits);
         if (paged_attend(paged, contexts[i], name, memory.out, memory.lse) &&
@@ -370,12 +425,14 @@ static void add_dominant_keys(uint64_t *random, logical_case *logical)
     }
 }
 
-static void run_sample_case(uint64_t *random, const int *value)
+static void run_sample_case(uint64_t *random, const int *value, pageattn_numerics numerics)
 {
     logical_case logical = logical_init();
+    logical.numerics = numerics;
     logical.seed = check_random(random) >> 40;
     logical.query_type = (pageattn_type)(value[QUERY] + 1);
-    logical.kv_type = (pageattn_type)(value[KV] + 1);
+    logical.kv_type =
+        numerics == PAGEATTN_NUMERICS_FAST ? PAGEATTN_BF16 : (pageattn_type)(value[KV] + 1);
     logical.out_type = (pageattn_type)(value[OUT] + 1);
     logical.group_size = groups[value[GROUP]];
     logical.head_dim = dims[value[DIM]];
@@ -412,7 +469,9 @@ static void test_covering_sample(uint64_t *random)
                     must[b] = j;
                     choose_case(random, max_cost, must, value);
                     mark_pairs(value);
-                    run_sample_case(random, value);
+                    uint64_t fast_random = *random;
+                    run_sample_case(random, value, PAGEATTN_NUMERICS_EXACT);
+                    run_sample_case(&fast_random, value, PAGEATTN_NUMERICS_FAST);
                     num_cases++;
                 }
     printf("covering sample: %d cases\n", num_cases);
@@ -431,6 +490,41 @@ static void test_design_point(uint64_t *random)
     logical.seed = 2;
     logical_fill(&logical);
     check_scattered(&logical, 16, random, "4,096 tokens of 128");
+    logical_free(&logical);
+}
+
+/* The same with fast arithmetic, where errors average out to far less than the bound of all cases:
+ * the bounds that docs/numerics.md names for a bf16 query and for an f32 one. */
+static void test_fast_design_point(uint64_t *random, pageattn_type query_type, double bound)
+{
+    logical_case logical = logical_init();
+    paged_case paged;
+    logical.numerics = PAGEATTN_NUMERICS_FAST;
+    logical.query_type = query_type;
+    logical.kv_type = PAGEATTN_BF16;
+    logical.num_kv_heads = reduced_matrix() ? 1 : 4;
+    logical.group_size = 4;
+    logical.head_dim = logical.value_head_dim = 128;
+    logical.lens[0] = 4096;
+    logical.seed = 4;
+    logical_fill(&logical);
+    check_scattered(&logical, 16, random, "4,096 tokens of 128, fast");
+    const placement where = placement_init(&logical, 16);
+    paged_build(&logical, &where, &paged);
+    results memory = results_allocate(&paged);
+    if (pageattn_reference(&paged.args, memory.exact_out, memory.exact_lse, NULL) == PAGEATTN_OK &&
+        paged_attend(&paged, contexts[num_isas - 1], "fast design point", memory.out, memory.lse)) {
+        double error = 0;
+        for (int64_t i = 0; i < memory.num_rows * 128; i++)
+            error = fmax(error, fabs((double)((const float *)(const void *)memory.out)[i] -
+                                     memory.exact_out[i]));
+        error /= max_value_of(&logical, 0, 0);
+        printf("fast, 4,096 tokens of 128, %s query: %.3g of the greatest |v|\n",
+               type_name(query_type), error);
+        check_that(error <= bound, "fast arithmetic at the design point");
+    }
+    results_free(&memory);
+    paged_free(&paged);
     logical_free(&logical);
 }
 
@@ -630,11 +724,12 @@ static void add_dirt(logical_case *logical, int dirt)
         set_values(logical, 0, len, 1e5); /* more than f16 can hold */
 }
 
-static logical_case dirty_case(int kv_type, int out_type)
+static logical_case dirty_case(int kv_type, int out_type, pageattn_numerics numerics)
 {
     logical_case logical = two_kv_heads(3, 600, 70);
     logical.kv_type = (pageattn_type)kv_type;
     logical.out_type = (pageattn_type)out_type;
+    logical.numerics = numerics;
     logical_fill(&logical);
     for (int64_t h = 0; h < num_heads_of(&logical); h++)
         set_query(&logical, DIRTY_SEQ, h, DIRTY_DIM, 1);
@@ -669,10 +764,11 @@ static void check_others_same(const paged_case *clean, const paged_case *dirty, 
     }
 }
 
-static void test_not_finite(int kv_type, int out_type, int soft_cap)
+static void test_not_finite(int kv_type, int out_type, pageattn_numerics numerics, int soft_cap)
 {
     for (int dirt = 0; dirt < NUM_DIRTS; dirt++) {
-        logical_case clean = dirty_case(kv_type, out_type), dirty = dirty_case(kv_type, out_type);
+        logical_case clean = dirty_case(kv_type, out_type, numerics);
+        logical_case dirty = dirty_case(kv_type, out_type, numerics);
         paged_case paged[2];
         clean.soft_cap = dirty.soft_cap = soft_cap ? 20 : 0;
         add_dirt(&dirty, dirt);
@@ -692,7 +788,7 @@ static void test_not_finite(int kv_type, int out_type, int soft_cap)
 /* A row is one head's: a NaN in its query touches no other head of the group. */
 static void test_nan_query(void)
 {
-    logical_case logical = dirty_case(PAGEATTN_F32, PAGEATTN_F32);
+    logical_case logical = dirty_case(PAGEATTN_F32, PAGEATTN_F32, PAGEATTN_NUMERICS_EXACT);
     placement where = placement_init(&logical, 16);
     set_query(&logical, DIRTY_SEQ, 4, DIRTY_DIM, (double)NAN);
     check_placed(&logical, &where, 2, "NaN query");
@@ -852,6 +948,8 @@ int main(int argc, char **argv)
     test_reference_places();
     test_covering_sample(&random);
     test_design_point(&random);
+    test_fast_design_point(&random, PAGEATTN_BF16, 1.5e-4);
+    test_fast_design_point(&random, PAGEATTN_F32, 1.5e-4);
     test_long_context(&random);
     test_head_dims(&random);
     test_scales(&random);
@@ -860,13 +958,17 @@ int main(int argc, char **argv)
     for (int kv_type = PAGEATTN_F32; kv_type <= PAGEATTN_F16; kv_type++)
         for (int out_type = PAGEATTN_F32; out_type <= PAGEATTN_F16; out_type++)
             for (int soft_cap = 0; soft_cap < 2; soft_cap++)
-                test_not_finite(kv_type, out_type, soft_cap);
+                test_not_finite(kv_type, out_type, PAGEATTN_NUMERICS_EXACT, soft_cap);
+    for (int soft_cap = 0; soft_cap < 2; soft_cap++)
+        test_not_finite(PAGEATTN_BF16, PAGEATTN_F32, PAGEATTN_NUMERICS_FAST, soft_cap);
     test_nan_query();
     for (int i = 0; i < num_isas; i++)
         pageattn_context_destroy(contexts[i]);
-    for (int type = PAGEATTN_F32; type <= PAGEATTN_F16; type++)
-        printf("worst error, %s: %.3f of its bound, %.3g of the greatest |v| (%s)\n",
-               type_name((pageattn_type)type), worst[type].error, worst[type].of_max_value,
-               worst[type].name);
+    for (int numerics = 0; numerics < 2; numerics++)
+        for (int type = PAGEATTN_F32; type <= PAGEATTN_F16; type++)
+            printf("worst error, %s%s: %.3f of its bound, %.3g of the greatest |v| (%s)\n",
+                   numerics ? "fast, " : "", type_name((pageattn_type)type),
+                   worst[numerics][type].error, worst[numerics][type].of_max_value,
+                   worst[numerics][type].name);
     return check_finish();
 }

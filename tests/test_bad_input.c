@@ -583,6 +583,11 @@ static const wrong_call wrong_options[] = {
      .pokes = {SET(args.inline_seq_dim, 2)}},
     {"inline_seq_dim -1", PAGEATTN_ERROR_ARGUMENT, "inline_seq_dim = -1; it must be 0 or 1",
      .pokes = {SET(args.inline_seq_dim, -1)}},
+    {"numerics 2", PAGEATTN_ERROR_ARGUMENT,
+     "numerics = 2 is not a value of pageattn_numerics; it must be 0 (exact) or 1 (fast)",
+     .pokes = {SET(args.numerics, 2)}},
+    {"numerics -1", PAGEATTN_ERROR_ARGUMENT, "numerics = -1 is not a value of pageattn_numerics; *",
+     .pokes = {SET(args.numerics, -1)}},
     {"megacore_mode 3", PAGEATTN_ERROR_ARGUMENT,
      "megacore_mode = 3 is not a value of pageattn_megacore_mode",
      .pokes = {SET(args.megacore_mode, 3)}},
@@ -951,8 +956,13 @@ static void test_null_handles(void)
     check_that(pageattn_attend(NULL, NULL, NULL) == wrong, "everything NULL");
     pageattn_context_destroy(NULL);
     check_that(pageattn_context_isa(NULL) == PAGEATTN_ISA_AUTO &&
-                   pageattn_context_num_threads(NULL) == 0,
+                   pageattn_context_num_threads(NULL) == 0 &&
+                   pageattn_context_has_fast(NULL, PAGEATTN_BF16) == 0,
                "questions to no context");
+    for (int type = -1; type < 100; type++)
+        if (type != PAGEATTN_BF16)
+            check_that(pageattn_context_has_fast(context, (pageattn_type)type) == 0,
+                       "nothing but bf16 has fast arithmetic");
 }
 
 /* ---- Creating a context ---- */

@@ -2,7 +2,8 @@
  * The same inputs give the same bits. Each logical case is computed once in the plainest way: each
  * sequence alone, in order, by one thread of the scalar code. That must be what docs/numerics.md
  * defines, which is written down here a second time; and every other way to call the library must
- * give the same bits.
+ * give the same bits. Fast calls must give the bits of the fast definition on contexts that have
+ * it, and those of the exact one on all others.
  */
 #define _DEFAULT_SOURCE /* mmap's flags */
 
@@ -51,13 +52,66 @@ static float shift_of(float max)
     return max == -INFINITY ? 0 : max;
 }
 
-static float define_logit(const logical_case *logical, int64_t seq, int64_t head, int64_t t)
+/* ---- the fast definition, where it differs ---- */
+
+static float flush(float x)
 {
-    const char *query = query_row(logical, seq, head);
-    const char *key = key_row(logical, seq, head / logical->group_size, t);
-    const float scale = logical->attn_scale == PAGEATTN_DEFAULT_ATTN_SCALE
-                            ? (float)(1 / sqrt((double)logical->head_dim))
-                            : logical->attn_scale;
+    return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x;
+}
+
+static float round_bf16(float x)
+{
+    return (float)round_to(PAGEATTN_BF16, (double)x);
+}
+
+/* The odd element first; neither operands nor results are subnormal. */
+static float add_pair(float sum, float even_a, float even_b, float odd_a, float odd_b)
+{
+    sum = flush(fmaf(flush(odd_a), flush(odd_b), flush(sum)));
+    return flush(fmaf(flush(even_a), flush(even_b), sum));
+}
+
+static float element_or_zero(pageattn_type type, const char *row, int64_t d, int64_t dim)
+{
+    return d < dim ? (float)decode(type, row + d * type_bytes(type)) : 0;
+}
+
+static float define_fast_dot(const logical_case *logical, const char *query, const char *key)
+{
+    const int64_t dim = logical->head_dim;
+    const pageattn_type type = logical->query_type;
+    float lane[16] = {0};
+    for (int64_t d = 0; d < (dim + 31) / 32 * 32; d += 2)
+        lane[d / 2 % 16] =
+            add_pair(lane[d / 2 % 16], round_bf16(element_or_zero(type, query, d, dim)),
+                     element_or_zero(PAGEATTN_BF16, key, d, dim),
+                     round_bf16(element_or_zero(type, query, d + 1, dim)),
+                     element_or_zero(PAGEATTN_BF16, key, d + 1, dim));
+    return fold(lane);
+}
+
+/* The weight of token t is weight[t % LEAF_TOKENS]. */
+static void define_fast_o(const logical_case *logical, int64_t seq, int64_t kv_head, int64_t begin,
+                          int64_t end, const float *weight, float *o)
+{
+    const int64_t dim = logical->value_head_dim;
+    for (int64_t t = begin / 2 * 2; t < end; t += 2) {
+        const int has_even = t >= begin, has_odd = t + 1 < end;
+        const char *even = value_row(logical, seq, kv_head, has_even ? t : t + 1);
+        const char *odd = value_row(logical, seq, kv_head, has_odd ? t + 1 : t);
+        for (int64_t d = 0; d < dim; d++)
+            o[d] = add_pair(o[d], has_even ? weight[t % LEAF_TOKENS] : 0,
+                            element_or_zero(PAGEATTN_BF16, even, d, has_even ? dim : 0),
+                            has_odd ? weight[(t + 1) % LEAF_TOKENS] : 0,
+                            element_or_zero(PAGEATTN_BF16, odd, d, has_odd ? dim : 0));
+    }
+}
+
+/* ---- the definition, continued ---- */
+
+static float define_dot(const logical_case *logical, const char *query, const char *key,
+                        float scale)
+{
     float lane[16] = {0};
     for (int64_t d = 0; d < logical->head_dim; d++) {
         const float q =
@@ -65,7 +119,19 @@ static float define_logit(const logical_case *logical, int64_t seq, int64_t head
         const float k = (float)decode(logical->kv_type, key + d * type_bytes(logical->kv_type));
         lane[d % 16] = fmaf(q, k, lane[d % 16]);
     }
-    float logit = fold(lane);
+    return fold(lane);
+}
+
+static float define_logit(const logical_case *logical, pageattn_numerics numerics, int64_t seq,
+                          int64_t head, int64_t t)
+{
+    const char *query = query_row(logical, seq, head);
+    const char *key = key_row(logical, seq, head / logical->group_size, t);
+    const float scale = logical->attn_scale == PAGEATTN_DEFAULT_ATTN_SCALE
+                            ? (float)(1 / sqrt((double)logical->head_dim))
+                            : logical->attn_scale;
+    float logit = numerics == PAGEATTN_NUMERICS_FAST ? define_fast_dot(logical, query, key) * scale
+                                                     : define_dot(logical, query, key, scale);
     if (logical->soft_cap > 0)
         logit = logical->soft_cap * lanes_tanh(lanes_all(logit / logical->soft_cap)).lane[0];
     if (logical->window > 0 && t < logical->lens[seq] - logical->window)
@@ -73,33 +139,39 @@ static float define_logit(const logical_case *logical, int64_t seq, int64_t head
     return logit;
 }
 
-static void define_leaf(const logical_case *logical, int64_t seq, int64_t head, int64_t leaf,
-                        state *result)
+static void define_leaf(const logical_case *logical, pageattn_numerics numerics, int64_t seq,
+                        int64_t head, int64_t leaf, state *result)
 {
     const int64_t start = leaf * LEAF_TOKENS, stop = start + LEAF_TOKENS;
     const int64_t first = first_position(logical, seq), len = logical->lens[seq];
     const int64_t begin = start > first ? start : first, end = stop < len ? stop : len;
-    float logit[LEAF_TOKENS], lane[16] = {0};
+    const int64_t kv_head = head / logical->group_size;
+    const int fast = numerics == PAGEATTN_NUMERICS_FAST;
+    float logit[LEAF_TOKENS], weight[LEAF_TOKENS], lane[16] = {0};
 
     *result = (state){.holds_something = begin < end, .max = -INFINITY};
     for (int64_t t = begin; t < end; t++) {
-        logit[t - start] = define_logit(logical, seq, head, t);
+        logit[t - start] = define_logit(logical, numerics, seq, head, t);
         result->max = logit[t - start] > result->max ? logit[t - start] : result->max;
     }
     for (int64_t t = begin; t < end; t++) {
-        const char *value = value_row(logical, seq, head / logical->group_size, t);
-        const float p = exp_of(logit[t - start] - shift_of(result->max));
+        const char *value = value_row(logical, seq, kv_head, t);
+        const float exact = exp_of(logit[t - start] - shift_of(result->max));
+        const float p = fast ? round_bf16(exact) : exact;
+        weight[t - start] = p;
         lane[t % 16] += p;
-        for (int64_t d = 0; d < logical->value_head_dim; d++)
+        for (int64_t d = 0; d < logical->value_head_dim && !fast; d++)
             result->o[d] =
                 fmaf(p, (float)decode(logical->kv_type, value + d * type_bytes(logical->kv_type)),
                      result->o[d]);
     }
     result->sum = fold(lane);
+    if (fast && begin < end)
+        define_fast_o(logical, seq, kv_head, begin, end, weight, result->o);
 }
 
-static void define_node(const logical_case *logical, int64_t seq, int64_t head, int level,
-                        int64_t node, state *result)
+static void define_node(const logical_case *logical, pageattn_numerics numerics, int64_t seq,
+                        int64_t head, int level, int64_t node, state *result)
 {
     state right;
     if (node << level > (logical->lens[seq] - 1) / LEAF_TOKENS) {
@@ -107,11 +179,11 @@ static void define_node(const logical_case *logical, int64_t seq, int64_t head, 
         return;
     }
     if (level == 0) {
-        define_leaf(logical, seq, head, node, result);
+        define_leaf(logical, numerics, seq, head, node, result);
         return;
     }
-    define_node(logical, seq, head, level - 1, 2 * node, result);
-    define_node(logical, seq, head, level - 1, 2 * node + 1, &right);
+    define_node(logical, numerics, seq, head, level - 1, 2 * node, result);
+    define_node(logical, numerics, seq, head, level - 1, 2 * node + 1, &right);
     if (!right.holds_something)
         return;
     if (!result->holds_something) {
@@ -132,8 +204,8 @@ static float canonical(float x)
     return lanes_canonical_nan(lanes_all(x)).lane[0];
 }
 
-static void define_row(const logical_case *logical, int64_t seq, int64_t head, char *out,
-                       float *lse)
+static void define_row(const logical_case *logical, pageattn_numerics numerics, int64_t seq,
+                       int64_t head, char *out, float *lse)
 {
     const pageattn_type type = logical->out_type;
     state root = {.sum = 1, .max = -INFINITY};
@@ -141,7 +213,7 @@ static void define_row(const logical_case *logical, int64_t seq, int64_t head, c
     while ((int64_t)LEAF_TOKENS << level < logical->lens[seq])
         level++;
     if (logical->lens[seq] > 0)
-        define_node(logical, seq, head, level, 0, &root);
+        define_node(logical, numerics, seq, head, level, 0, &root);
     for (int64_t d = 0; d < logical->value_head_dim; d++)
         encode(type, (double)canonical(root.o[d] / root.sum), out + d * type_bytes(type));
     *lse = canonical(root.max + lanes_log(lanes_all(root.sum)).lane[0]);
@@ -203,6 +275,7 @@ enum { MAX_POOL = 8, INLINE = MAX_POOL, REVERSED, FRESH_THREADS, NUM_WORKERS };
 static pageattn_isa isas[MAX_ISAS];
 static int num_isas;
 static pageattn_context *contexts[MAX_ISAS][NUM_WORKERS];
+static long num_fast_calls;
 static long num_parallel_jobs; /* of the executors, with more than one task */
 
 static void run_in_order(void *context, int64_t num_tasks, pageattn_task task, void *arg)
@@ -294,8 +367,8 @@ typedef struct guise {
 
 typedef struct baseline {
     const logical_case *logical;
-    char *out; /* [num_seqs][num_heads][value_head_dim] */
-    float *lse;
+    char *out[2]; /* of each numerics, [num_seqs][num_heads][value_head_dim] */
+    float *lse[2];
 } baseline;
 
 static guise plain_guise(const logical_case *logical)
@@ -357,14 +430,17 @@ static int compare(const baseline *expected, const guise *how, const char *out, 
 {
     const logical_case *logical = expected->logical;
     const int64_t num_heads = num_heads_of(logical), bytes = out_row_bytes(logical);
+    const int fast = logical->numerics == PAGEATTN_NUMERICS_FAST &&
+                     pageattn_context_has_fast(contexts[how->isa][0], logical->kv_type);
+    num_fast_calls += fast;
     for (int64_t row = 0; row < how->where.num_seqs * num_heads; row++) {
         const int64_t seq = how->where.order[row / num_heads], head = row % num_heads;
         const int64_t base = seq * num_heads + head;
-        if (memcmp(out + row * bytes, expected->out + base * bytes, (size_t)bytes) != 0 ||
-            memcmp(&lse[row], &expected->lse[base], 4) != 0) {
+        if (memcmp(out + row * bytes, expected->out[fast] + base * bytes, (size_t)bytes) != 0 ||
+            memcmp(&lse[row], &expected->lse[fast][base], 4) != 0) {
             check_failed(name, "row [%lld][%lld] differs; lse %.9g, not %.9g",
                          (long long)(row / num_heads), (long long)head, (double)lse[row],
-                         (double)expected->lse[base]);
+                         (double)expected->lse[fast][base]);
             return 0;
         }
     }
@@ -415,11 +491,14 @@ static baseline make_baseline(const logical_case *logical)
 {
     const int64_t num_heads = num_heads_of(logical), bytes = out_row_bytes(logical);
     const size_t rows = (size_t)(logical->num_seqs * num_heads);
-    baseline expected = {logical, check_allocate(rows * (size_t)bytes),
-                         check_allocate(rows * sizeof(float))};
-    for (int64_t row = 0; row < (int64_t)rows; row++)
-        define_row(logical, row / num_heads, row % num_heads, expected.out + row * bytes,
-                   &expected.lse[row]);
+    baseline expected = {.logical = logical};
+    for (int i = 0; i <= (int)logical->numerics; i++) {
+        expected.out[i] = check_allocate(rows * (size_t)bytes);
+        expected.lse[i] = check_allocate(rows * sizeof(float));
+        for (int64_t row = 0; row < (int64_t)rows; row++)
+            define_row(logical, (pageattn_numerics)i, row / num_heads, row % num_heads,
+                       expected.out[i] + row * bytes, &expected.lse[i][row]);
+    }
     for (int64_t seq = 0; seq < logical->num_seqs; seq++) {
         guise alone = plain_guise(logical);
         alone.where.num_seqs = 1;
@@ -431,8 +510,10 @@ static baseline make_baseline(const logical_case *logical)
 
 static void baseline_free(baseline *expected)
 {
-    free(expected->out);
-    free(expected->lse);
+    for (int i = 0; i < 2; i++) {
+        free(expected->out[i]);
+        free(expected->lse[i]);
+    }
 }
 
 /* ---- one thing at a time ---- */
@@ -629,6 +710,70 @@ static void test_cases(uint64_t *random)
     run_case(logical, random);
 }
 
+/* ---- fast ---- */
+
+static int fast_exists(void)
+{
+    int exists = 0;
+    for (int isa = 0; isa < num_isas; isa++)
+        exists |= pageattn_context_has_fast(contexts[isa][0], PAGEATTN_BF16);
+    return exists;
+}
+
+/* Group, head_dim, value_head_dim: each shape of register tile, with and without a tail. */
+static void test_fast_shapes(uint64_t *random)
+{
+    static const int64_t shapes[][3] = {{1, 1, 1},    {1, 128, 256}, {2, 15, 160}, {3, 32, 47},
+                                        {4, 256, 97}, {5, 128, 128}, {7, 80, 80},  {8, 40, 208},
+                                        {8, 64, 33},  {71, 64, 64}};
+    for (int i = 0; i < COUNT(shapes); i++) {
+        logical_case logical = logical_init();
+        logical.numerics = PAGEATTN_NUMERICS_FAST;
+        logical.kv_type = PAGEATTN_BF16;
+        logical.query_type = (pageattn_type)(1 + i % 3);
+        logical.group_size = shapes[i][0];
+        logical.head_dim = shapes[i][1];
+        logical.value_head_dim = shapes[i][2];
+        logical.num_seqs = 3;
+        logical.lens[0] = 300 + i;
+        logical.lens[1] = 1 + i % 2;
+        logical.lens[2] = 257;
+        logical.window = i % 3 == 2 ? 31 + i : 0;
+        logical.seed = (uint64_t)(100 + i);
+        logical_fill(&logical);
+        baseline expected = make_baseline(&logical);
+        for (int j = 0; j < 12; j++) {
+            const guise how = random_guise(&logical, random);
+            check_guise(&expected, &how);
+        }
+        baseline_free(&expected);
+        logical_free(&logical);
+    }
+}
+
+/* Every way to call it, and f32 and f16 caches, for which fast is exact. */
+static void test_fast(uint64_t *random)
+{
+    logical_case logical = mixed_lengths(21);
+    logical.numerics = PAGEATTN_NUMERICS_FAST;
+    for (int type = PAGEATTN_F32; type <= PAGEATTN_F16; type++) {
+        logical.kv_type = (pageattn_type)type;
+        run_case(logical, random);
+    }
+    logical = long_and_short(22);
+    logical.numerics = PAGEATTN_NUMERICS_FAST;
+    logical.kv_type = logical.query_type = PAGEATTN_BF16;
+    logical.soft_cap = 5;
+    logical.window = 701;
+    logical.group_size = 5;
+    run_case(logical, random);
+    logical.mask_value = -3;
+    run_case(logical, random);
+    test_fast_shapes(random);
+    printf("fast arithmetic: %s\n", fast_exists() ? "compared" : "this CPU has none");
+    check_that((num_fast_calls > 100) == fast_exists(), "fast calls were fast where they can be");
+}
+
 /* ---- subnormal numbers ---- */
 
 static void multiply(pageattn_type type, double factor, int64_t count, char *elements)
@@ -658,9 +803,9 @@ static void check_mode_shows(const logical_case *logical, float_mode mode, const
     float lse[2];
     int differs = 0;
     for (int64_t seq = 0; seq < logical->num_seqs; seq++) {
-        define_row(logical, seq, 0, row[0], &lse[0]);
+        define_row(logical, PAGEATTN_NUMERICS_EXACT, seq, 0, row[0], &lse[0]);
         const unsigned before = enter_mode(mode);
-        define_row(logical, seq, 0, row[1], &lse[1]);
+        define_row(logical, PAGEATTN_NUMERICS_EXACT, seq, 0, row[1], &lse[1]);
         leave_mode(mode, before);
         differs |= memcmp(row[0], row[1], (size_t)out_row_bytes(logical)) != 0 ||
                    memcmp(&lse[0], &lse[1], sizeof(float)) != 0;
@@ -695,13 +840,17 @@ static void test_subnormals(uint64_t *random)
     logical.kv_type = PAGEATTN_BF16;
     logical.out_type = PAGEATTN_BF16;
     run_subnormal_case(logical, 1e-2, 1e37, 1e-39, random);
+    logical.numerics = PAGEATTN_NUMERICS_FAST; /* which takes subnormal values for 0 */
+    run_subnormal_case(logical, 1e-2, 1e37, 1e-38, random);
 }
 
 /* ---- NaN and infinity ---- */
 
-static void test_not_finite(uint64_t *random)
+static void test_not_finite(pageattn_type kv_type, pageattn_numerics numerics, uint64_t *random)
 {
     logical_case logical = long_and_short(9);
+    logical.kv_type = kv_type;
+    logical.numerics = numerics;
     logical_fill(&logical);
     for (int64_t t = 256; t < 700; t++)
         set_key(&logical, 0, 0, t, 3, -(double)INFINITY);
@@ -756,7 +905,9 @@ int main(int argc, char **argv)
             contexts[isa][workers] = create_context(isas[isa], workers);
     test_cases(&random);
     test_subnormals(&random);
-    test_not_finite(&random);
+    test_not_finite(PAGEATTN_F32, PAGEATTN_NUMERICS_EXACT, &random);
+    test_not_finite(PAGEATTN_BF16, PAGEATTN_NUMERICS_FAST, &random);
+    test_fast(&random);
     test_windows(&random);
     for (int isa = 0; isa < num_isas; isa++)
         for (int workers = 0; workers < NUM_WORKERS; workers++)

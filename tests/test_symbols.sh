@@ -39,15 +39,16 @@ writable=$(objdump -t "$build/libpageattn.a" |
 same "writable variables in libpageattn.a" "" "$writable"
 
 num_tables=0
-while read -r name; do
+while read -r table name; do
     object=$(find "$build" -name "$name.c.o" -path '*isa*')
     [ -n "$object" ] || continue
     num_tables=$((num_tables + 1))
-    same "the one symbol of isa/$name.c" "pageattn_kernels_$name" \
+    same "the one symbol of isa/$name.c" "pageattn_$table" \
         "$(nm -g --defined-only "$object" | awk '{print $3}')"
     same "weak or common symbols of isa/$name.c" "" \
         "$(nm "$object" | awk '$(NF - 1) ~ /^[WwVvuC]$/ {print $NF}')"
-done < <(sed -n 's/^ISA(\([a-z0-9_]*\),.*/\1/p' src/isa/isa.def)
+done < <(sed -n 's/^ISA(\([a-z0-9_]*\),.*/kernels_\1 \1/p' src/isa/isa.def
+    sed -n 's/^FAST(\([a-z0-9_]*\),.*/fast_kernels_\1 \1/p' src/isa/fast.def)
 same "an object for at least one instruction set" yes "$([ "$num_tables" -gt 0 ] && echo yes)"
 
 needed=$(readelf -d "$build/libpageattn.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |

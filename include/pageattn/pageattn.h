@@ -27,6 +27,7 @@
  *   - The same inputs give the same bits, whatever the instruction set, the number of threads, the
  *     split of the work, the page size, the layout, the other sequences of the batch, the padding
  *     of the block table and the content of unused slots. docs/numerics.md defines the arithmetic.
+ *     (PAGEATTN_NUMERICS_FAST, for those who ask for it, gives up the instruction set only.)
  *   - No argument, however wrong, makes it read or write outside the tensors. A wrong call returns
  *     a status and a message, and has written nothing to `out` and `lse`.
  *   - It never prints, aborts, exits, throws, or raises a signal.
@@ -148,6 +149,24 @@ typedef enum pageattn_megacore_mode {
     PAGEATTN_MEGACORE_BATCH = 2,   /* each half owns half of the sequences; their number is even */
 } pageattn_megacore_mode;
 
+/* The arithmetic. docs/numerics.md defines both. */
+typedef enum pageattn_numerics {
+    PAGEATTN_NUMERICS_EXACT = 0, /* the same bits on every CPU */
+    /*
+     * May use the CPU's dot products of bf16 pairs. It does so for bf16 caches in a context of
+     * PAGEATTN_ISA_AVX512 on a CPU that has AVX-512 BF16; pageattn_context_has_fast tells. There
+     * the query and the softmax weights are rounded to bf16, and subnormal numbers count as 0.
+     * Everywhere else, and for other caches, it gives the bits of EXACT.
+     *
+     * Before it is rounded, out is off by at most (E + 2^-8) of the greatest |value|, where E is
+     * the greatest error of a logit: 0 for a bf16 query, else what rounding the query makes of it.
+     *
+     * The bits still do not depend on threads, splits, page size, layout or the rest of the batch,
+     * and are the same on all CPUs that have AVX-512 BF16.
+     */
+    PAGEATTN_NUMERICS_FAST = 1,
+} pageattn_numerics;
+
 /* attn_scale of this value, which pageattn_args_init sets, stands for 1 / sqrt(head_dim). */
 #define PAGEATTN_DEFAULT_ATTN_SCALE 3.402823466e+38f
 /* -0.7 * FLT_MAX, which pageattn_args_init sets. */
@@ -194,6 +213,7 @@ typedef struct pageattn_args {
     int32_t sliding_window;     /* tokens, >= 1; 0: no window */
     int64_t max_context_len;    /* upper bound of context_lens; a longer sequence is an error.
                                    -1: max_blocks * page_size. Sizes the scratch. */
+    pageattn_numerics numerics; /* PAGEATTN_NUMERICS_EXACT */
 
     /* Options that steer the work and never change the bits. */
     int32_t num_splits;              /* pieces that a context is cut into; 0: the library decides */
@@ -326,6 +346,10 @@ PAGEATTN_API pageattn_status pageattn_context_create(const pageattn_context_opti
 /* Stops the threads and frees everything; NULL is fine. No call may be running on the context.
  * In the child of a fork it frees the memory; the threads belong to the parent. */
 PAGEATTN_API void pageattn_context_destroy(pageattn_context *context);
+
+/* 1 if PAGEATTN_NUMERICS_FAST has arithmetic of its own for caches of this type on this context,
+ * else 0: it then gives the bits of PAGEATTN_NUMERICS_EXACT, at the same speed. */
+PAGEATTN_API int pageattn_context_has_fast(const pageattn_context *context, pageattn_type kv_type);
 
 /* The instruction set and the number of workers of a context. */
 PAGEATTN_API pageattn_isa pageattn_context_isa(const pageattn_context *context);

@@ -65,6 +65,7 @@ def pack(
     inline_seq_dim: Any,
     sliding_window: Any,
     kv_layout: Any,
+    numerics: Any,
 ) -> tuple[tuple[float, ...], ndarray[Any, Any], ndarray[Any, Any] | None]:
     """The values of pageattn_args, the output, and the log-sum-exp.
 
@@ -84,6 +85,7 @@ def pack(
         _mask_value(mask_value),
         _optional_integer("sliding_window", sliding_window, 1, _INT32_MAX, 0),
         _optional_integer("max_context_len", max_context_len, 0, _INT64_MAX, -1),
+        _code("numerics", numerics, _library.NUMERICS),
         _integer("num_splits", num_splits, 0, _INT32_MAX),
         _optional_integer("pages_per_compute_block", pages_per_compute_block, 1, _INT32_MAX, 0),
         _code("megacore_mode", megacore_mode, _library.MEGACORE_MODES),

@@ -15,6 +15,7 @@ from ._library import OK, Args, Error, library, pack_args_into, raise_error
 KVLayout = Literal["HND_pages", "pages_HND", "pages_NHD", "HND", "NHD"]
 MegacoreMode = Literal["kv_head", "batch"]
 ISA = Literal["scalar", "avx2", "avx512"]
+Numerics = Literal["exact", "fast"]
 
 
 @overload
@@ -39,6 +40,7 @@ def page_attention(
     return_lse: Literal[False] = ...,
     num_threads: int | None = ...,
     isa: ISA | None = ...,
+    numerics: Numerics = ...,
 ) -> NDArray[Any]: ...
 
 
@@ -64,6 +66,7 @@ def page_attention(
     return_lse: Literal[True],
     num_threads: int | None = ...,
     isa: ISA | None = ...,
+    numerics: Numerics = ...,
 ) -> tuple[NDArray[Any], NDArray[np.float32]]: ...
 
 
@@ -88,6 +91,7 @@ def page_attention(
     return_lse: bool = False,
     num_threads: int | None = None,
     isa: ISA | None = None,
+    numerics: Numerics = "exact",
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
     """Paged grouped-query attention: one query token a sequence over its paged keys and values.
 
@@ -143,6 +147,11 @@ def page_attention(
     isa : "scalar", "avx2" or "avx512"; isas() lists those that work here. None: that of the
         environment variable PAGEATTN_ISA, else the best. Both variables count at the first call;
         setting them later has no certain effect.
+    numerics : "exact": the same bits on every CPU. "fast": with bfloat16 caches, on the instruction
+        set avx512 of a CPU that has AVX-512 BF16, the query and the weights are rounded to bfloat16,
+        which costs an error of at most 2**-8 of the largest value for a bfloat16 query and somewhat
+        more for others (docs/numerics.md); everywhere else it gives the bits of "exact". Either way
+        the bits do not depend on threads, splitting, pages or the rest of the batch.
 
     Returns
     -------
@@ -188,6 +197,7 @@ def page_attention(
         inline_seq_dim,
         sliding_window,
         kv_layout,
+        numerics,
     )
     context = take(*key)
     try:
@@ -242,6 +252,7 @@ def reference(
         inline_seq_dim,
         sliding_window,
         kv_layout,
+        "exact",
     )
     args = Args()
     pack_args_into(args, 0, *values)

@@ -24,6 +24,7 @@ MAX_THREADS = 4096
 DEFAULT_ATTN_SCALE = 3.402823466e38
 DEFAULT_SPIN_NS = 20000
 MEGACORE_MODES: dict[str | None, int] = {None: 0, "kv_head": 1, "batch": 2}
+NUMERICS = {"exact": 0, "fast": 1}
 ISA_AUTO = 0
 ISAS = {"scalar": 1, "avx2": 2, "avx512": 3}
 
@@ -79,6 +80,7 @@ class Args(ctypes.Structure):
         ("mask_value", ctypes.c_float),
         ("sliding_window", ctypes.c_int32),
         ("max_context_len", ctypes.c_int64),
+        ("numerics", ctypes.c_int32),
         ("num_splits", ctypes.c_int32),
         ("pages_per_compute_block", ctypes.c_int32),
         ("megacore_mode", ctypes.c_int32),
@@ -120,7 +122,7 @@ def _packing_format(ctype: Any) -> str:
     return _FORMAT_CHARACTERS[ctype]
 
 
-# One pack_into of a flat sequence of values costs 1.5 us; setting the 89 fields one by one, 10 us.
+# One pack_into of a flat sequence of values costs 1.5 us; setting the 90 fields one by one, 10 us.
 pack_args_into = struct.Struct("@" + _packing_format(Args)).pack_into
 
 

@@ -142,6 +142,8 @@ WRONG_OPTIONS = [
     ("max_context_len", 299, ValueError, r"context_lens\[3\] = 300"),
     ("max_context_len", 1.5, TypeError, r"max_context_len must be an integer, not float"),
     ("megacore_mode", "head", ValueError, r"megacore_mode = 'head' is not one of None, 'kv_head', 'batch'"),
+    ("numerics", "quick", ValueError, r"numerics = 'quick' is not one of 'exact', 'fast'"),
+    ("numerics", None, TypeError, r"numerics = None is not one of"),
     ("megacore_mode", 1, TypeError, r"megacore_mode = 1 is not one of"),
     ("megacore_mode", [], TypeError, r"megacore_mode = \[\] is not one of"),
     ("inline_seq_dim", 1, TypeError, r"inline_seq_dim must be True or False, not 1"),

@@ -38,6 +38,8 @@ CONSTANTS = {
     "PAGEATTN_MEGACORE_NONE": _library.MEGACORE_MODES[None],
     "PAGEATTN_MEGACORE_KV_HEAD": _library.MEGACORE_MODES["kv_head"],
     "PAGEATTN_MEGACORE_BATCH": _library.MEGACORE_MODES["batch"],
+    "PAGEATTN_NUMERICS_EXACT": _library.NUMERICS["exact"],
+    "PAGEATTN_NUMERICS_FAST": _library.NUMERICS["fast"],
     "PAGEATTN_ISA_AUTO": _library.ISA_AUTO,
     **{f"PAGEATTN_ISA_{name.upper()}": isa for name, isa in _library.ISAS.items()},
     "PAGEATTN_VERSION_MAJOR": _library.HEADER_MAJOR,

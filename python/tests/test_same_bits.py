@@ -34,6 +34,24 @@ def test_instruction_sets_and_threads(arrays, expected, isa, num_threads):
     assert run(arrays, isa=isa, num_threads=num_threads) == expected
 
 
+@pytest.mark.parametrize("isa", pageattn.isas())
+def test_fast_is_exact_without_bfloat16_keys_or_avx512(arrays, expected, isa):
+    if arrays["key_cache"].dtype == cases.BFLOAT16 and isa == "avx512":
+        pytest.skip("may have other bits: see test_fast_bits_and_error")
+    assert run(arrays, isa=isa, numerics="fast") == expected
+
+
+def test_fast_bits_and_error():
+    arrays = cases.make(14, lens=(700, 3, 0, 1025), kv_dtype=cases.BFLOAT16)
+    exact = pageattn.page_attention(**arrays)
+    fast = pageattn.page_attention(**arrays, numerics="fast")
+    for steering in ({"num_threads": 1}, {"num_threads": 2, "num_splits": 7}):
+        again = pageattn.page_attention(**arrays, **steering, numerics="fast")
+        assert cases.bits(again) == cases.bits(fast)
+    largest = np.nanmax(np.abs(arrays["value_cache"].astype(np.float32)))
+    assert np.max(np.abs(fast - exact)) < 2**-6 * largest
+
+
 @pytest.mark.parametrize("layout", cases.LAYOUT_AXES)
 def test_layouts(arrays, expected, layout):
     assert run(cases.in_layout(arrays, layout)) == expected

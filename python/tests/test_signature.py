@@ -29,6 +29,7 @@ EXTRAS = [
     ("return_lse", False),
     ("num_threads", None),
     ("isa", None),
+    ("numerics", "exact"),
 ]
 
 

@@ -3,7 +3,7 @@
 
 struct pageattn_cpu {
     int fma, f16c, avx2;
-    int avx512f, avx512bw, avx512dq, avx512vl;
+    int avx512f, avx512bw, avx512dq, avx512vl, avx512_bf16;
 };
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -23,6 +23,7 @@ static struct pageattn_cpu detect(void)
 {
     enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };
     enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 };
+    enum { AVX512_BF16 = 1 << 5 };
     const uint32_t avx512vl = 1u << 31;
     const uint64_t xmm_ymm = 0x6, masks_zmm = 0xe0;
 
@@ -45,6 +46,8 @@ static struct pageattn_cpu detect(void)
     cpu.avx512bw = (ebx & AVX512BW) != 0;
     cpu.avx512dq = (ebx & AVX512DQ) != 0;
     cpu.avx512vl = (ebx & avx512vl) != 0;
+    if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx))
+        cpu.avx512_bf16 = (eax & AVX512_BF16) != 0;
     return cpu;
 }
 #else
@@ -104,6 +107,27 @@ const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa)
 {
     const pageattn_kernels *kernels = kernels_built(isa);
     return kernels != NULL && cpu_can_run(isa) ? kernels : NULL;
+}
+
+#define FAST(name, NAME, ISA, requirement)                                                         \
+    extern const pageattn_fast_kernels pageattn_fast_kernels_##name;
+#include "fast.def"
+#undef FAST
+
+const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa)
+{
+    const struct pageattn_cpu detected = detect();
+    const struct pageattn_cpu *cpu = &detected;
+    const pageattn_fast_kernels *kernels = NULL;
+    if (!pageattn_isa_available(isa))
+        return NULL;
+#define FAST(name, NAME, ISA, requirement)                                                         \
+    if (isa == PAGEATTN_ISA_##ISA && (requirement))                                                \
+        kernels = TABLE(PAGEATTN_HAVE_##NAME, &pageattn_fast_kernels_##name);
+#include "fast.def"
+#undef FAST
+    (void)cpu;
+    return kernels;
 }
 
 pageattn_isa pageattn_best_isa(void)

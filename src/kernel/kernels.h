@@ -16,6 +16,13 @@ static inline int64_t pageattn_padded(int64_t dim)
     return (dim + PAGEATTN_LANES - 1) / PAGEATTN_LANES * PAGEATTN_LANES;
 }
 
+/* head_dim rounded up to whole groups of 16 pairs: how many bf16 a query row of the fast kernels
+ * takes, which is never more memory than pageattn_padded floats. */
+static inline int64_t pageattn_padded_pairs(int64_t dim)
+{
+    return (dim + 2 * PAGEATTN_LANES - 1) / (2 * PAGEATTN_LANES) * (2 * PAGEATTN_LANES);
+}
+
 /*
  * The softmax state of some query heads over some positions: for each head the maximum logit m, the
  * sum l of exp(logit - m), and the vector o of values weighted so. One block of floats:
@@ -56,7 +63,11 @@ typedef struct pageattn_leaf {
     int64_t head_dim;
     int64_t value_head_dim;
     const float *query; /* [num_heads][pageattn_padded(head_dim)], scaled, zero past head_dim */
-    float *logits;      /* working memory, [num_heads][PAGEATTN_LEAF_TOKENS] */
+    /* For fast kernels in place of `query`: bf16 [num_heads][pageattn_padded_pairs(head_dim)], not
+     * scaled, zero past head_dim; and the scale, which multiplies the dot products. */
+    const uint16_t *rounded_query;
+    float attn_scale;
+    float *logits; /* working memory, [num_heads][PAGEATTN_LEAF_TOKENS] */
 } pageattn_leaf;
 
 /* How far ahead in the stream rows are prefetched: two pages of 16 tokens of 128 bf16, but at least
@@ -90,8 +101,21 @@ typedef struct pageattn_kernels {
                                                  int64_t value_head_dim, void *row, float *lse);
 } pageattn_kernels;
 
+/* What PAGEATTN_NUMERICS_FAST computes otherwise, beside the table above. NULL where fast has no
+ * arithmetic of its own for a type. */
+typedef struct pageattn_fast_kernels {
+    /* The row rounded to bf16, and zeros up to pageattn_padded_pairs. Indexed with the type of the
+     * query. */
+    void (*round_query[PAGEATTN_NUM_FLOAT_TYPES])(const void *row, int64_t head_dim,
+                                                  uint16_t *rounded);
+    void (*attend_leaf[PAGEATTN_NUM_FLOAT_TYPES])(const pageattn_leaf *leaf, float *state);
+} pageattn_fast_kernels;
+
 /* The table of an instruction set; NULL if this build or this CPU lacks it. */
 const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa);
+
+/* The fast kernels that go with it; NULL if this build or this CPU has none. */
+const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa);
 
 /* The best instruction set that this build and this CPU have. */
 pageattn_isa pageattn_best_isa(void);

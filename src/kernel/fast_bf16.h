@@ -1,0 +1,360 @@
+/*
+ * The fast arithmetic of docs/numerics.md: one leaf of bf16 keys and values, whose products are
+ * made two at a time. The tiles and the prefetches are those of logits.h and values.h; what
+ * differs is that an operand holds 32 elements and nothing is widened.
+ */
+#ifndef PAGEATTN_KERNEL_FAST_BF16_H
+#define PAGEATTN_KERNEL_FAST_BF16_H
+
+#include "logits.h"
+#include "softmax.h"
+#include "values.h"
+
+#define PAIR_ELEMENTS 32 /* of an operand; its 64 bytes are a cache line's worth */
+#define BF16_BYTES 2
+
+KERNEL_INLINE pairs load_pairs(const void *p, int64_t n)
+{
+    return n == PAIR_ELEMENTS ? pairs_load(p) : pairs_load_first(p, n);
+}
+
+/* ---- the query ---- */
+
+KERNEL_INLINE void round_query(pageattn_type type, const void *row, int64_t head_dim,
+                               uint16_t *rounded)
+{
+    const int64_t num_elements = pageattn_padded_pairs(head_dim);
+    for (int64_t d = 0; d < num_elements; d += PAGEATTN_LANES) {
+        const int64_t left = head_dim - d;
+        lanes x = lanes_zero();
+        if (left > 0)
+            x = load_first(type, (const char *)row + d * element_bytes(type),
+                           left < PAGEATTN_LANES ? left : PAGEATTN_LANES);
+        /* A NaN whose payload is all in the lower half would be rounded to an infinity. */
+        lanes_store_first_bf16(rounded + d, lanes_canonical_nan(x), PAGEATTN_LANES);
+    }
+}
+
+/* ---- logits ---- */
+
+/* The next 32 elements of the rows meet those of the query; `n` < 32 at the end of a row. */
+KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row[],
+                                 int64_t offset_bytes, const uint16_t *query, int64_t query_stride,
+                                 lanes sum[][LANES_KEY_HEADS])
+{
+    KERNEL_UNROLL
+    for (int t = 0; t < 4; t++) {
+        const pairs key = load_pairs(row[t] + offset_bytes, n);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * query_stride), key);
+    }
+}
+
+/* Lane sums of tokens first, first + 4, ... of the block, four in all. */
+KERNEL_INLINE void pair_dot_tile(int num_heads, const logits_block *block, const uint16_t *query,
+                                 int first, lanes sum[][LANES_KEY_HEADS])
+{
+    const int64_t stride = pageattn_padded_pairs(block->head_dim);
+    const char *row[4];
+    const char *ahead[4];
+
+    KERNEL_UNROLL
+    for (int t = 0; t < 4; t++) {
+        row[t] = block->rows[first + 4 * t];
+        ahead[t] = block->rows[first + 4 * t + block->ahead];
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            sum[t][h] = lanes_zero();
+    }
+    int64_t due_bytes = block->share.first_bytes;
+    int64_t d = 0;
+    for (; d + PAIR_ELEMENTS <= block->head_dim; d += PAIR_ELEMENTS) {
+        const int64_t offset_bytes = d * BF16_BYTES;
+        pair_dot_step(num_heads, PAIR_ELEMENTS, row, offset_bytes, query + d, stride, sum);
+        if (offset_bytes == due_bytes) {
+            prefetch_rows(ahead, 4, offset_bytes);
+            due_bytes += block->share.step_bytes;
+        }
+    }
+    if (d == block->head_dim)
+        return;
+    pair_dot_step(num_heads, block->head_dim - d, row, d * BF16_BYTES, query + d, stride, sum);
+    if (d * BF16_BYTES == due_bytes)
+        prefetch_rows(ahead, 4, due_bytes);
+}
+
+KERNEL_INLINE void pair_block_logits(int num_heads, const logits_block *block,
+                                     const uint16_t *query, float scale, float *logits)
+{
+    lanes folded[4][LANES_KEY_HEADS];
+    for (int q = 0; q < 4; q++) {
+        lanes sum[4][LANES_KEY_HEADS];
+        pair_dot_tile(num_heads, block, query, q, sum);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            folded[q][h] = lanes_fold_8_4(sum[0][h], sum[1][h], sum[2][h], sum[3][h]);
+    }
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        const lanes dot = lanes_fold_2_1(folded[0][h], folded[1][h], folded[2][h], folded[3][h]);
+        lanes_store_f32(logits + h * PAGEATTN_LEAF_TOKENS, lanes_mul(dot, lanes_all(scale)));
+    }
+}
+
+KERNEL_INLINE void pair_block_logits_of_heads(int64_t num_heads, const logits_block *block,
+                                              const uint16_t *query, float scale, float *logits)
+{
+    switch (num_heads) {
+    case 1:
+        pair_block_logits(1, block, query, scale, logits);
+        return;
+    case 2:
+        pair_block_logits(2, block, query, scale, logits);
+        return;
+    case 3:
+        pair_block_logits(3, block, query, scale, logits);
+        return;
+    case 4:
+        pair_block_logits(4, block, query, scale, logits);
+        return;
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* As leaf_logits. */
+KERNEL_INLINE int64_t pair_leaf_logits(const pageattn_leaf *leaf)
+{
+    const int64_t query_stride = pageattn_padded_pairs(leaf->head_dim);
+    const char *const *rows = leaf->rows;
+
+    for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
+         token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
+        logits_block block = {.rows = rows,
+                              .ahead = pageattn_prefetch_rows(leaf->head_dim * BF16_BYTES),
+                              .head_dim = leaf->head_dim};
+        for (int64_t head = 0; head < leaf->num_heads; head += LANES_KEY_HEADS) {
+            const int64_t left = leaf->num_heads - head;
+            const int64_t tile = left < LANES_KEY_HEADS ? left : LANES_KEY_HEADS;
+            block.share = prefetch_share_of(head, leaf->num_heads, LANES_KEY_HEADS);
+            pair_block_logits_of_heads(tile, &block, leaf->rounded_query + head * query_stride,
+                                       leaf->attn_scale,
+                                       leaf->logits + head * PAGEATTN_LEAF_TOKENS + token);
+        }
+    }
+    return rows - leaf->rows;
+}
+
+/* ---- weights ---- */
+
+/* Replaces one head's weights by their roundings, as bf16 from the start of the array on, and the
+ * sum by theirs: a weight that counts in o as its rounding must count so in l, or the weights
+ * would no longer add up to 1. No weight is subnormal, and none outside [begin, end) but +0. */
+KERNEL_INLINE void round_weights(const pageattn_leaf *leaf, float *weights, float *sum)
+{
+    const int64_t last = pageattn_padded(leaf->end);
+    uint16_t *rounded = (uint16_t *)(void *)weights;
+    lanes sum_lanes = lanes_zero();
+    for (int64_t t = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES; t < last; t += PAGEATTN_LANES) {
+        const lanes weight = lanes_canonical_nan(lanes_load_f32(weights + t));
+        lanes_store_first_bf16(rounded + t, weight, PAGEATTN_LANES); /* never ahead of the load */
+        sum_lanes = lanes_add(sum_lanes, lanes_load_bf16(rounded + t));
+    }
+    *sum = sum_of_lanes(sum_lanes);
+}
+
+/* ---- values ---- */
+
+/* As values_block, but its tokens go by pairs: from_token is even. Of a pair that the leaf's
+ * attended tokens cut, the other token is never read, and counts as zeros. */
+typedef struct pair_values_block {
+    const char *const *rows; /* from token `begin` on, the first of the leaf that is read */
+    int64_t begin;
+    int64_t from_token;
+    int64_t to_token;
+    int64_t ahead;
+    prefetch_share share;
+    const uint16_t *weights; /* [num_heads], 2 * PAGEATTN_LEAF_TOKENS apart, of token 0 */
+    float *o;
+    int64_t o_stride;
+    int from_zero; /* the first tokens of the leaf */
+    int to_end;    /* the last ones */
+} pair_values_block;
+
+#define PAIR_MAX_CHUNKS 4 /* in a tile */
+#define PAIR_WEIGHTS_STRIDE (2 * PAGEATTN_LEAF_TOKENS)
+
+/* Adds tokens t and t + 1; `tail` elements of each chunk count. */
+KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
+                                    const pair_values_block *block, int64_t t, int has_even,
+                                    int has_odd, int64_t offset, lanes sum[][PAIR_MAX_CHUNKS][2])
+{
+    pairs low[PAIR_MAX_CHUNKS], high[PAIR_MAX_CHUNKS];
+    const int64_t chunk_bytes = PAIR_ELEMENTS * BF16_BYTES;
+    const char *const *row = block->rows + (t - block->begin);
+    if (has_even)
+        prefetch_bytes(row[block->ahead] + offset, num_chunks * chunk_bytes, block->share);
+    if (has_odd)
+        prefetch_bytes(row[block->ahead + 1] + offset, num_chunks * chunk_bytes, block->share);
+    KERNEL_UNROLL
+    for (int c = 0; c < num_chunks; c++) {
+        const int64_t at = offset + c * chunk_bytes;
+        const pairs even = has_even ? load_pairs(row[0] + at, tail) : pairs_zero();
+        const pairs odd = has_odd ? load_pairs(row[1] + at, tail) : pairs_zero();
+        low[c] = pairs_beside_low(even, odd);
+        high[c] = pairs_beside_high(even, odd);
+    }
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        const pairs weight = pairs_all(block->weights + h * PAIR_WEIGHTS_STRIDE + t);
+        KERNEL_UNROLL
+        for (int c = 0; c < num_chunks; c++) {
+            sum[h][c][0] = pairs_dot(sum[h][c][0], weight, low[c]);
+            sum[h][c][1] = pairs_dot(sum[h][c][1], weight, high[c]);
+        }
+    }
+}
+
+/* The sums of a head come from o and go there. Between the blocks of a leaf they stay in the order
+ * in which they are computed, but in a row's last chunk, where o may end after the first 16. */
+KERNEL_INLINE void pair_values_load(const float *o, int64_t tail, int from_zero, lanes sum[2])
+{
+    sum[0] = from_zero ? lanes_zero() : lanes_load_f32(o);
+    sum[1] =
+        from_zero || tail <= PAGEATTN_LANES ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES);
+    if (tail < PAIR_ELEMENTS)
+        pairs_from_columns(&sum[0], &sum[1]);
+}
+
+KERNEL_INLINE void pair_values_store(float *o, int64_t tail, int to_end, lanes sum[2])
+{
+    if (to_end || tail < PAIR_ELEMENTS)
+        pairs_to_columns(&sum[0], &sum[1]);
+    lanes_store_f32(o, sum[0]);
+    if (tail > PAGEATTN_LANES)
+        lanes_store_f32(o + PAGEATTN_LANES, sum[1]);
+}
+
+KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
+                                    const pair_values_block *block, int64_t column)
+{
+    const int64_t offset = column * BF16_BYTES;
+    float *o = block->o + column;
+    lanes sum[LANES_VALUE_HEADS][PAIR_MAX_CHUNKS][2];
+    int64_t t = block->from_token;
+    const int64_t end = block->to_token;
+
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        KERNEL_UNROLL
+        for (int c = 0; c < num_chunks; c++)
+            pair_values_load(o + h * block->o_stride + c * PAIR_ELEMENTS, tail, block->from_zero,
+                             sum[h][c]);
+    }
+    if (t < block->begin) {
+        pair_values_step(num_heads, num_chunks, tail, block, t, 0, 1, offset, sum);
+        t += 2;
+    }
+    for (; t + 2 <= end; t += 2)
+        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 1, offset, sum);
+    if (t < end)
+        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 0, offset, sum);
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        KERNEL_UNROLL
+        for (int c = 0; c < num_chunks; c++)
+            pair_values_store(o + h * block->o_stride + c * PAIR_ELEMENTS, tail, block->to_end,
+                              sum[h][c]);
+    }
+}
+
+KERNEL_INLINE int64_t pair_values_tiles(int num_heads, int num_chunks,
+                                        const pair_values_block *block, int64_t column,
+                                        int64_t head_dim)
+{
+    for (; column + num_chunks * PAIR_ELEMENTS <= head_dim; column += num_chunks * PAIR_ELEMENTS)
+        pair_values_tile(num_heads, num_chunks, PAIR_ELEMENTS, block, column);
+    return column;
+}
+
+KERNEL_INLINE void pair_values_of_tile(int num_heads, const pair_values_block *block,
+                                       int64_t head_dim)
+{
+    int64_t column = 0;
+    if (LANES_VALUE_SUMS / 2 / num_heads >= PAIR_MAX_CHUNKS)
+        column = pair_values_tiles(num_heads, PAIR_MAX_CHUNKS, block, column, head_dim);
+    column = pair_values_tiles(num_heads, 2, block, column, head_dim);
+    column = pair_values_tiles(num_heads, 1, block, column, head_dim);
+    if (column < head_dim)
+        pair_values_tile(num_heads, 1, head_dim - column, block, column);
+}
+
+KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, const pair_values_block *block,
+                                        int64_t value_head_dim)
+{
+    switch (num_heads) {
+    case 1:
+        pair_values_of_tile(1, block, value_head_dim);
+        return;
+    case 2:
+        pair_values_of_tile(2, block, value_head_dim);
+        return;
+    case 3:
+        pair_values_of_tile(3, block, value_head_dim);
+        return;
+    case 4:
+        pair_values_of_tile(4, block, value_head_dim);
+        return;
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* As leaf_values. Blocks begin at even tokens, so that a pair is never cut. */
+KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const *rows, float *o)
+{
+    const int64_t first = leaf->begin / 2 * 2;
+    const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
+    const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
+
+    for (int64_t token = first; token < leaf->end; token += VALUES_TOKENS) {
+        const int64_t left = leaf->end - token;
+        pair_values_block block = {
+            .rows = rows,
+            .begin = leaf->begin,
+            .from_token = token,
+            .to_token = left < VALUES_TOKENS ? leaf->end : token + VALUES_TOKENS,
+            .ahead = pageattn_prefetch_rows(leaf->value_head_dim * BF16_BYTES),
+            .o_stride = o_stride,
+            .from_zero = token == first,
+            .to_end = left <= VALUES_TOKENS};
+        for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
+            const int64_t heads_left = leaf->num_heads - head;
+            const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
+            block.weights =
+                (const uint16_t *)(const void *)leaf->logits + head * PAIR_WEIGHTS_STRIDE;
+            block.o = o + head * o_stride;
+            block.share = prefetch_share_of(head, leaf->num_heads, tile_heads);
+            pair_values_of_heads(tile, &block, leaf->value_head_dim);
+        }
+    }
+}
+
+/* ---- the leaf ---- */
+
+static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
+{
+    float *max = pageattn_state_max(state, leaf->num_heads, leaf->value_head_dim);
+    float *sum = pageattn_state_sum(state, leaf->num_heads, leaf->value_head_dim);
+
+    const int64_t num_key_rows = pair_leaf_logits(leaf);
+    for (int64_t h = 0; h < leaf->num_heads; h++) {
+        float *logits = leaf->logits + h * PAGEATTN_LEAF_TOKENS;
+        softmax_of_head(leaf, logits, max + h, sum + h);
+        round_weights(leaf, logits, sum + h);
+    }
+    pair_leaf_values(leaf, leaf->rows + num_key_rows, state);
+}
+
+#endif
