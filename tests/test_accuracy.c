@@ -21,11 +21,21 @@
  *   twice the bound covers it.
  * - exp, the sums over tokens, the merges and the division add a few u |out|, which does not depend
  *   on head_dim.
+ * - The sum over t averages the e[t] of many tokens. Where few carry the weight, one e[t] goes into
+ *   the output almost whole, and the greatest of a case's 100,000 outputs lies 5 or 6 deviations
+ *   out. So away from the design point half as much again is allowed.
  */
-static double scaled_bound(const logical_case *logical, double spread)
+#define DESIGN_BOUND 5e-7
+#define DESIGN_HEAD_DIM 128
+#define DESIGN_TOKENS 4096
+
+static double scaled_bound(const logical_case *logical, int64_t seq, double spread)
 {
+    const int at_design_point =
+        logical->head_dim == DESIGN_HEAD_DIM && logical->lens[seq] >= DESIGN_TOKENS;
     const double dims = sqrt(((double)logical->head_dim / 32 + 5) / 9);
-    return 5e-7 * fmax(1, dims) * fmax(1, spread / 1.25) * (logical->soft_cap > 0 ? 2 : 1);
+    return DESIGN_BOUND * (at_design_point ? 1 : 1.5) * fmax(1, dims) * fmax(1, spread / 1.25) *
+           (logical->soft_cap > 0 ? 2 : 1);
 }
 
 /*
@@ -164,9 +174,9 @@ static int row_agrees(const logical_case *logical, int64_t seq, int64_t head, co
 {
     const pageattn_type type = logical->out_type;
     const double max_value = max_value_of(logical, seq, head / logical->group_size);
-    const double bound =
-        (scaled_bound(logical, spread_of(logical, seq, head)) + fast_bound(logical, seq, head)) *
-        fmax(max_value, 1e-30);
+    const double bound = (scaled_bound(logical, seq, spread_of(logical, seq, head)) +
+                          fast_bound(logical, seq, head)) *
+                         fmax(max_value, 1e-30);
     for (int64_t d = 0; d < logical->value_head_dim; d++, out += type_bytes(type)) {
         if (!element_agrees(type, out, exact[d], bound)) {
             uint32_t bits = 0;
@@ -190,7 +200,7 @@ static int lse_agrees(const logical_case *logical, int64_t seq, int64_t head, fl
                       double exact, const char *name)
 {
     const double size = isfinite(exact) ? fabs(exact) : 0;
-    const double bound = scaled_bound(logical, spread_of(logical, seq, head)) +
+    const double bound = scaled_bound(logical, seq, spread_of(logical, seq, head)) +
                          fast_logit_error(logical, seq, head) +
                          (logical->numerics == PAGEATTN_NUMERICS_FAST ? WEIGHT_ROUNDING : 0) +
                          0x1p-24 * size * (1 + 2 * sqrt(2 + (double)logical->head_dim / 768));
