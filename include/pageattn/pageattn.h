@@ -161,8 +161,9 @@ typedef enum pageattn_numerics {
      * Before it is rounded, out is off by at most (E + 2^-8) of the greatest |value|, where E is
      * the greatest error of a logit: 0 for a bf16 query, else what rounding the query makes of it.
      *
-     * The bits still do not depend on threads, splits, page size, layout or the rest of the batch,
-     * and are the same on all CPUs that have AVX-512 BF16.
+     * The bits still do not depend on threads, splits, page size, layout or the rest of the batch.
+     * Between CPUs that have AVX-512 BF16 they should not differ, by that instruction's definition;
+     * this has been tried on AMD Zen 4 only.
      */
     PAGEATTN_NUMERICS_FAST = 1,
 } pageattn_numerics;
