@@ -1,6 +1,6 @@
 /*
- * pageattn bench: every combination of what the command line lists. Threads and instruction sets
- * vary innermost, over the same data.
+ * pageattn bench: every combination of what the command line lists, each once. Threads, numerics
+ * and instruction sets vary innermost, over the same data.
  */
 #include <stdlib.h>
 
@@ -19,7 +19,8 @@ typedef struct bench_run {
     const cli_old_run *old; /* NULL: nothing to compare with */
     cli_report report;
     int64_t num_cases;
-    int64_t num_done;
+    cli_row *rows; /* what was measured */
+    int64_t num_rows;
     int64_t num_noisy;
     int64_t num_found; /* in the old run */
 } bench_run;
@@ -51,52 +52,96 @@ static bool measure_verified(const cli_data *data, pageattn_context *context,
     return measured;
 }
 
-static void report_case(bench_run *bench, cli_row *row)
+/* Two models of one shape, or auto and its name, are one case. */
+static bool is_measured(const bench_run *bench, const cli_row *row)
+{
+    char wanted[CLI_KEY_BYTES], key[CLI_KEY_BYTES];
+    cli_row_key(row, wanted);
+    for (int64_t i = 0; i < bench->num_rows; i++) {
+        if (strcmp(cli_row_key(&bench->rows[i], key), wanted) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool keep_row(bench_run *bench, const cli_row *row)
+{
+    cli_row *rows = realloc(bench->rows, (size_t)(bench->num_rows + 1) * sizeof(*rows));
+    if (rows == NULL) {
+        cli_say("out of memory for results");
+        return false;
+    }
+    bench->rows = rows;
+    bench->rows[bench->num_rows++] = *row;
+    return true;
+}
+
+static bool report_case(bench_run *bench, cli_row *row)
 {
     if (bench->old != NULL)
         bench->num_found += cli_old_run_find(bench->old, row);
     bench->num_noisy += row->result.spread > LARGE_SPREAD;
     cli_progress("%s", "");
     cli_report_row(&bench->report, row);
+    return keep_row(bench, row);
 }
 
-static bool run_on(bench_run *bench, const cli_case *wanted, const cli_data *data,
-                   int64_t num_threads, pageattn_isa isa)
+/* "NAME bf16, 8 x 4096, 2 threads, avx512, fast" */
+static const char *case_text(const cli_row *row, char text[CLI_KEY_BYTES])
 {
-    cli_row row = {
-        .wanted = *wanted, .num_threads = (int32_t)num_threads, .kv_bytes = data->kv_bytes};
-    cli_workload_name(&wanted->workload, row.name);
-    cli_progress("%lld/%lld %s %s, %lld x %s, %lld threads", (long long)bench->num_done + 1,
-                 (long long)bench->num_cases, row.name, cli_type_name(wanted->kv_type),
-                 (long long)wanted->num_seqs, wanted->lengths.name, (long long)num_threads);
+    snprintf(text, CLI_KEY_BYTES, "%s %s, %lld x %s, %d threads, %s, %s", row->name,
+             cli_type_name(row->wanted.kv_type), (long long)row->wanted.num_seqs,
+             row->wanted.lengths.name, (int)row->num_threads, pageattn_isa_name(row->isa),
+             cli_numerics_name(row->numerics));
+    return text;
+}
 
-    pageattn_context *context = make_context(num_threads, isa);
-    if (context == NULL)
-        return false;
-    row.isa = pageattn_context_isa(context);
-    const bool done = measure_verified(data, context, &bench->options->effort, &row.result);
-    pageattn_context_destroy(context);
-    if (!done) {
-        cli_say("%s %s, %lld sequences of %s tokens, %lld threads, %s: failed", row.name,
-                cli_type_name(wanted->kv_type), (long long)wanted->num_seqs, wanted->lengths.name,
-                (long long)num_threads, pageattn_isa_name(row.isa));
+static bool run_row(bench_run *bench, const cli_data *data, pageattn_context *context, cli_row *row)
+{
+    char text[CLI_KEY_BYTES];
+    case_text(row, text);
+    cli_progress("%lld/%lld %s", (long long)bench->num_rows + 1, (long long)bench->num_cases, text);
+    if (!measure_verified(data, context, &bench->options->effort, &row->result)) {
+        cli_say("%s: failed", text);
         return false;
     }
-    row.level = cli_machine_level(&bench->environment->machine, data->kv_bytes,
-                                  (int32_t)row.result.num_workers);
-    report_case(bench, &row);
-    bench->num_done++;
-    return true;
+    row->level = cli_machine_level(&bench->environment->machine, data->kv_bytes,
+                                   (int32_t)row->result.num_workers);
+    return report_case(bench, row);
 }
 
-static bool run_on_all(bench_run *bench, const cli_case *wanted, const cli_data *data)
+/* `row` says on how many threads, on which instruction set and with which numerics. */
+static bool run_on(bench_run *bench, cli_data *data, cli_row *row)
+{
+    bool done = true;
+    pageattn_context *context = make_context(row->num_threads, row->isa);
+    if (context == NULL)
+        return false;
+    row->isa = pageattn_context_isa(context);
+    row->kv_bytes = data->kv_bytes;
+    data->args.numerics = row->numerics;
+    cli_workload_name(&row->wanted.workload, row->name);
+    if (is_measured(bench, row))
+        bench->num_cases--;
+    else
+        done = run_row(bench, data, context, row);
+    pageattn_context_destroy(context);
+    return done;
+}
+
+static bool run_on_all(bench_run *bench, const cli_case *wanted, cli_data *data)
 {
     const cli_bench_options *options = bench->options;
-    for (int isa = 0; isa < options->num_isas; isa++) {
-        for (int i = 0; i < options->num_threads; i++) {
-            if (!run_on(bench, wanted, data, options->threads[i], options->isas[isa]))
-                return false;
-        }
+    const int num_rows = options->num_isas * options->num_numerics * options->num_threads;
+    for (int i = 0; i < num_rows; i++) {
+        const int numerics = i / options->num_threads % options->num_numerics;
+        const int isa = i / options->num_threads / options->num_numerics;
+        cli_row row = {.wanted = *wanted,
+                       .num_threads = (int32_t)options->threads[i % options->num_threads],
+                       .isa = options->isas[isa],
+                       .numerics = options->numerics[numerics]};
+        if (!run_on(bench, data, &row))
+            return false;
     }
     return true;
 }
@@ -104,7 +149,7 @@ static bool run_on_all(bench_run *bench, const cli_case *wanted, const cli_data 
 static bool run_case(bench_run *bench, const cli_case *wanted)
 {
     cli_data data;
-    cli_progress("%lld/%lld filling the cache", (long long)bench->num_done + 1,
+    cli_progress("%lld/%lld filling the cache", (long long)bench->num_rows + 1,
                  (long long)bench->num_cases);
     pageattn_context *context = make_context(0, PAGEATTN_ISA_AUTO);
     if (context == NULL)
@@ -156,7 +201,8 @@ static bool run_cases(bench_run *bench)
     axis_sizes(bench->options, size);
     for (int axis = 0; axis < NUM_AXES; axis++)
         num_cases *= size[axis];
-    bench->num_cases = num_cases * bench->options->num_isas * bench->options->num_threads;
+    bench->num_cases = num_cases * bench->options->num_isas * bench->options->num_threads *
+                       bench->options->num_numerics;
     for (int64_t number = 0; number < num_cases; number++) {
         int64_t rest = number;
         for (int axis = NUM_AXES - 1; axis >= 0; axis--) {
@@ -168,6 +214,54 @@ static bool run_cases(bench_run *bench)
             return false;
     }
     return true;
+}
+
+/* ---- whether there is fast ---- */
+
+/* "f32, bf16", of what this context computes fast; "" if nothing. */
+static void list_fast_types(const pageattn_context *context, char text[32])
+{
+    static const pageattn_type types[] = {PAGEATTN_F32, PAGEATTN_BF16, PAGEATTN_F16};
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+        if (pageattn_context_has_fast(context, types[i]))
+            used += (size_t)snprintf(text + used, 32 - used, "%s%s", used ? ", " : "",
+                                     cli_type_name(types[i]));
+    }
+}
+
+static bool has_fast(const pageattn_context *context, pageattn_type kv_type)
+{
+    char types[32];
+    const char *isa = pageattn_isa_name(pageattn_context_isa(context));
+    if (pageattn_context_has_fast(context, kv_type))
+        return true;
+    list_fast_types(context, types);
+    if (types[0] == '\0')
+        cli_say("--numerics fast: there is none for %s on this CPU; pageattn info says for what "
+                "there is, --numerics exact runs everywhere",
+                isa);
+    else
+        cli_say("--numerics fast: on %s there is none for %s keys and values, only for %s", isa,
+                cli_type_name(kv_type), types);
+    return false;
+}
+
+/* The library would compute the others in exact, and their rows would say what is not so. */
+static bool check_fast(const cli_bench_options *options)
+{
+    bool wanted = false, found = true;
+    for (int i = 0; i < options->num_numerics; i++)
+        wanted = wanted || options->numerics[i] == PAGEATTN_NUMERICS_FAST;
+    for (int isa = 0; isa < options->num_isas && wanted && found; isa++) {
+        pageattn_context *context = make_context(1, options->isas[isa]);
+        found = context != NULL;
+        for (int i = 0; i < options->num_kv_types && found; i++)
+            found = has_fast(context, options->kv_types[i]);
+        pageattn_context_destroy(context);
+    }
+    return found;
 }
 
 /* ---- what the figures are worth ---- */
@@ -194,10 +288,10 @@ static void warn_of_results(const bench_run *bench)
         cli_say("warning: the repetitions of %lld of %lld cases spread by more than %.0f%%; the "
                 "machine "
                 "is noisy: believe the ratios, not GB/s",
-                (long long)bench->num_noisy, (long long)bench->num_done, 100 * LARGE_SPREAD);
-    if (bench->old != NULL && bench->num_found < bench->num_done)
+                (long long)bench->num_noisy, (long long)bench->num_rows, 100 * LARGE_SPREAD);
+    if (bench->old != NULL && bench->num_found < bench->num_rows)
         cli_say("warning: %lld of %lld cases are not in %s",
-                (long long)(bench->num_done - bench->num_found), (long long)bench->num_done,
+                (long long)(bench->num_rows - bench->num_found), (long long)bench->num_rows,
                 bench->options->compare);
 }
 
@@ -217,6 +311,7 @@ static int run_bench(const cli_bench_options *options, const cli_old_run *old)
     const bool done = run_cases(&bench);
     cli_report_end(&bench.report);
     warn_of_results(&bench);
+    free(bench.rows);
     return done ? 0 : CLI_FAILED;
 }
 
@@ -236,6 +331,8 @@ int cli_bench(int num_arguments, char **arguments)
     case CLI_RUN:
         break;
     }
+    if (!check_fast(&options))
+        return CLI_FAILED;
     if (options.compare == NULL)
         return run_bench(&options, NULL);
     if (!cli_old_run_read(options.compare, &old))

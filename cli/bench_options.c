@@ -31,6 +31,8 @@ void cli_bench_help(FILE *out)
         "  --threads LIST     numbers, or all (default: 1,all)\n"
         "  --isa LIST         scalar, avx2, avx512, ...; auto (default): the best, or "
         "PAGEATTN_ISA\n"
+        "  --numerics LIST    exact (default), fast: dot products of bf16 pairs, where the CPU has "
+        "them\n"
         "  --min-time SECONDS of repetitions for each case, at least (1)\n"
         "  --reps N           repetitions of each case, at least (9)\n"
         "output\n"
@@ -126,6 +128,19 @@ static bool add_isa(cli_bench_options *options, const char *text)
     return false;
 }
 
+static bool add_numerics(cli_bench_options *options, const char *text)
+{
+    static const pageattn_numerics numerics[] = {PAGEATTN_NUMERICS_EXACT, PAGEATTN_NUMERICS_FAST};
+    for (size_t i = 0; i < sizeof(numerics) / sizeof(*numerics); i++) {
+        if (strcmp(text, cli_numerics_name(numerics[i])) == 0) {
+            options->numerics[options->num_numerics++] = numerics[i];
+            return true;
+        }
+    }
+    cli_say("--numerics %.40s: it must be exact or fast", text);
+    return false;
+}
+
 static bool add_layout(cli_bench_options *options, const char *text)
 {
     static const pageattn_kv_layout layouts[] = {PAGEATTN_HND_PAGES, PAGEATTN_PAGES_HND,
@@ -205,6 +220,7 @@ static const struct bench_option {
     {"--page-size", true, add_page_size},
     {"--threads", true, add_threads},
     {"--isa", true, add_isa},
+    {"--numerics", true, add_numerics},
     {"--layout", true, add_layout},
     {"--order", true, add_order},
     {"--min-time", false, set_min_time},
@@ -218,7 +234,8 @@ static bool is_full(const cli_bench_options *options)
     return options->num_kv_types == CLI_MAX_LIST || options->num_lengths == CLI_MAX_LIST ||
            options->num_batches == CLI_MAX_LIST || options->num_page_sizes == CLI_MAX_LIST ||
            options->num_threads == CLI_MAX_LIST || options->num_isas == CLI_MAX_LIST ||
-           options->num_layouts == CLI_MAX_LIST || options->num_orders == CLI_MAX_LIST;
+           options->num_numerics == CLI_MAX_LIST || options->num_layouts == CLI_MAX_LIST ||
+           options->num_orders == CLI_MAX_LIST;
 }
 
 /* Calls take for what stands between the commas. */
@@ -303,6 +320,8 @@ static void set_defaults(cli_bench_options *options)
     }
     if (options->num_isas == 0)
         add_isa(options, "auto");
+    if (options->num_numerics == 0)
+        add_numerics(options, "exact");
     if (options->num_layouts == 0)
         add_layout(options, "hnd_pages");
     if (options->num_orders == 0)

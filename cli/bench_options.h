@@ -22,6 +22,8 @@ typedef struct cli_bench_options {
     int num_threads;
     pageattn_isa isas[CLI_MAX_LIST];
     int num_isas;
+    pageattn_numerics numerics[CLI_MAX_LIST];
+    int num_numerics;
     pageattn_kv_layout layouts[CLI_MAX_LIST];
     int num_layouts;
     bool shuffled[CLI_MAX_LIST];

@@ -37,7 +37,7 @@ static bool is_run(const cli_json_document *document)
     const cli_json *format = cli_json_member(document, &document->values[0], "format");
     const cli_json *results = cli_json_member(document, &document->values[0], "results");
     return format != NULL && format->type == CLI_JSON_STRING &&
-           strcmp(format->string, "pageattn bench 1") == 0 && results != NULL &&
+           strcmp(format->string, "pageattn bench 2") == 0 && results != NULL &&
            results->type == CLI_JSON_ARRAY;
 }
 

@@ -27,6 +27,8 @@ static void print_chosen_isa(const pageattn_context *context)
     const bool wished = wish != NULL && *wish != '\0' && strcmp(wish, "auto") != 0;
     printf("  chosen: %s, %s\n", pageattn_isa_name(pageattn_context_isa(context)),
            wished ? "because PAGEATTN_ISA says so" : "the best that is available");
+    printf("  fast numerics on it: %s\n",
+           pageattn_context_has_fast(context, PAGEATTN_BF16) ? "for bf16 keys and values" : "none");
 }
 
 static void print_threads(const cli_environment *environment)

@@ -16,6 +16,12 @@ typedef struct cli_chunk {
 
 #define CLI_READ_BYTES 16
 
+/* Multiply-adds without any other work. */
+typedef struct cli_multiply_adds {
+    float (*run)(int64_t num_rounds); /* returns a result, lest a compiler leave it all out */
+    int64_t per_round;                /* times 16: what one round does */
+} cli_multiply_adds;
+
 typedef struct cli_limit_loops {
     /* Both return the exclusive or of the 8-byte words read, so that no compiler leaves the reading
      * out, and a test can tell what was read. */
@@ -23,10 +29,7 @@ typedef struct cli_limit_loops {
     /* While a chunk is read, the one `ahead` places later is prefetched into L2, line by line:
      * chunks[num_chunks + ahead - 1] must exist. */
     uint64_t (*read_chunks)(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead);
-    /* Multiply-adds over 16 lanes without any other work: multiply_adds_per_round of them in each
-     * round. Returns a result for the same reason. */
-    float (*multiply_add)(int64_t num_rounds);
-    int64_t multiply_adds_per_round;
+    cli_multiply_adds multiply_adds;
 } cli_limit_loops;
 
 /* NULL if this build lacks the instruction set. */

@@ -123,6 +123,5 @@ extern const cli_limit_loops LIMIT_LOOPS;
 const cli_limit_loops LIMIT_LOOPS = {
     .read_run = read_run,
     .read_chunks = read_chunks,
-    .multiply_add = multiply_add,
-    .multiply_adds_per_round = NUM_ACCUMULATORS,
+    .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "context.h"
 #include "crew.h"
 #include "kernel/kernels.h"
 #include "say.h"
@@ -29,6 +30,27 @@ const cli_limit_loops *cli_limit_loops_built(pageattn_isa isa)
         break;
     }
     return NULL;
+}
+
+#define FAST(name, NAME, ISA, requirement)                                                         \
+    extern const pageattn_fast_kernels pageattn_fast_kernels_##name __attribute__((weak));         \
+    extern const cli_multiply_adds cli_fast_multiply_adds_##name __attribute__((weak));
+#include "isa/fast.def"
+#undef FAST
+
+/* By the instruction with which this context computes the case. */
+static const cli_multiply_adds *multiply_adds_of(const cli_data *data,
+                                                 const pageattn_context *context)
+{
+    if (data->args.numerics == PAGEATTN_NUMERICS_FAST &&
+        pageattn_context_has_fast(context, data->args.key_cache.type)) {
+#define FAST(name, NAME, ISA, requirement)                                                         \
+    if (context->fast_kernels == &pageattn_fast_kernels_##name)                                    \
+        return &cli_fast_multiply_adds_##name;
+#include "isa/fast.def"
+#undef FAST
+    }
+    return &cli_limit_loops_built(pageattn_context_isa(context))->multiply_adds;
 }
 
 /* ---- the leaves and their parts ---- */
@@ -76,6 +98,7 @@ bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limi
                            .num_rounds = 1,
                            .prefetch_bytes = PAGEATTN_PREFETCH_BYTES};
     limits->loops = cli_limit_loops_built(pageattn_context_isa(context));
+    limits->multiply_adds = multiply_adds_of(data, context);
     limits->num_workers = cli_crew_workers(context, data->kv_bytes);
     limits->num_parts = limits->num_workers == 1 ? 1 : limits->num_workers * PARTS_PER_WORKER;
     limits->num_leaves = count_leaves(data);
@@ -290,7 +313,7 @@ static void multiply_add_worker(void *arg, int64_t worker)
     uint64_t digest = 0;
     (void)worker;
     while (claim_part(state) >= 0)
-        digest += state->limits->loops->multiply_add(state->limits->num_rounds) > 0;
+        digest += state->limits->multiply_adds->run(state->limits->num_rounds) > 0;
     atomic_fetch_xor(&state->digest, digest);
 }
 

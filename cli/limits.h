@@ -3,7 +3,7 @@
  *   - sequential read: the same number of bytes in the order of their addresses;
  *   - gather read: the same pages in the order in which the call reads them, each page a jump, with
  *     the best prefetch known: into L2, some pages ahead, spread over the reading of a page;
- *   - do multiply-adds and nothing else.
+ *   - do multiply-adds and nothing else, by the instruction that the case's numerics use.
  * The work is cut into equal parts that workers claim, as the call's is, so that a neighbour who
  * takes a core for a while costs the limit no more than it costs the call.
  */
@@ -24,6 +24,7 @@ typedef struct cli_limits {
     const cli_data *data;
     pageattn_context *context;
     const cli_limit_loops *loops;
+    const cli_multiply_adds *multiply_adds;
     int64_t num_workers;
     int64_t num_parts;
     int64_t num_leaves;
@@ -45,7 +46,7 @@ bool cli_limits_read_gather(const cli_limits *limits, uint64_t *digest);
 /* Runs num_parts * num_rounds rounds. */
 bool cli_limits_multiply_add(const cli_limits *limits);
 
-/* The multiply-adds of 16 lanes that the call can't do without. */
+/* A sixteenth of the multiply-adds that the call can't do without. */
 int64_t cli_limits_call_multiply_adds(const cli_data *data);
 
 #endif

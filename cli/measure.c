@@ -197,7 +197,7 @@ static void summarize(measurement *m, cli_result *result)
     const cli_limits *limits = &m->limits;
     const double bytes = (double)m->data->kv_bytes;
     const double rep_multiply_adds =
-        (double)(limits->num_parts * limits->num_rounds * limits->loops->multiply_adds_per_round);
+        (double)(limits->num_parts * limits->num_rounds * limits->multiply_adds->per_round);
     const double call_share = (double)cli_limits_call_multiply_adds(m->data) / rep_multiply_adds;
     *result = (cli_result){.num_workers = limits->num_workers,
                            .prefetch_bytes = limits->prefetch_bytes,

@@ -30,7 +30,7 @@ typedef struct cli_result {
     double of_multiply_add;
     double sequential_gb_per_s;
     double gather_gb_per_s;
-    double multiply_adds_per_ns; /* of 16 lanes, all workers together */
+    double multiply_adds_per_ns; /* sixteenths of them, all workers together */
 } cli_result;
 
 /* False, with a sentence on standard error, if it could not be done. */

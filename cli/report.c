@@ -9,6 +9,31 @@ const char *cli_layout_name(pageattn_kv_layout layout)
                                           : "pages_nhd";
 }
 
+const char *cli_numerics_name(pageattn_numerics numerics)
+{
+    return numerics == PAGEATTN_NUMERICS_FAST ? "fast" : "exact";
+}
+
+char *cli_row_key(const cli_row *row, char key[CLI_KEY_BYTES])
+{
+    int used = 0;
+#define KEY_TEXT(name, expression)                                                                 \
+    used += snprintf(key + used, (size_t)(CLI_KEY_BYTES - used), "%s\n", expression);
+#define KEY_INT(name, expression)                                                                  \
+    used += snprintf(key + used, (size_t)(CLI_KEY_BYTES - used), "%" PRId64 "\n",                  \
+                     (int64_t)(expression));
+#define TEXT(name, expression)
+#define INT(name, expression)
+#define NUMBER(name, expression)
+#include "report_fields.def"
+#undef KEY_TEXT
+#undef KEY_INT
+#undef TEXT
+#undef INT
+#undef NUMBER
+    return key;
+}
+
 /* ---- table and Markdown ---- */
 
 #define NUM_CELLS 12
@@ -71,20 +96,21 @@ static void write_environment(const cli_report *report)
         "repetitions, each of which also measured the limits, on the same threads: /seq reads as\n"
         "many bytes in the order of addresses, /gather reads the same pages in the call's order "
         "with\n"
-        "the best prefetch, /fma does the same multiply-adds and nothing else. us/call is a "
-        "median,\n"
-        "p95 is over calls, spread is the repetitions' interquartile range over their median.\n");
+        "the best prefetch, /fma does as many multiply-adds, by the numerics' own instruction, "
+        "and\n"
+        "nothing else. us/call is a median, p95 is over calls, spread is the repetitions'\n"
+        "interquartile range over their median.\n");
 }
 
 static void begin_md(const cli_report *report)
 {
     write_environment(report);
-    fprintf(report->out, "\n| workload | isa | layout | pages |");
+    fprintf(report->out, "\n| workload | isa | numerics | layout | pages |");
     for (int i = 0; i < NUM_CELLS; i++)
         fprintf(report->out, " %s |", columns[i].title);
     fprintf(report->out, "%s\n",
             report->compares ? " old GB/s | new/old | old /gather | new/old |" : "");
-    fprintf(report->out, "| --- | --- | --- | --- |");
+    fprintf(report->out, "| --- | --- | --- | --- | --- |");
     for (int i = 0; i < NUM_CELLS + (report->compares ? 4 : 0); i++)
         fprintf(report->out, i < NUM_CELLS && columns[i].width < 0 ? " --- |" : " ---: |");
     fputc('\n', report->out);
@@ -94,8 +120,9 @@ static void write_md_row(const cli_report *report, const cli_row *row)
 {
     char cell[NUM_CELLS][CELL_BYTES];
     fill_cells(row, cell);
-    fprintf(report->out, "| %s | %s | %s | %s |", row->name, pageattn_isa_name(row->isa),
-            cli_layout_name(row->wanted.layout), row->wanted.shuffled ? "shuffled" : "in-order");
+    fprintf(report->out, "| %s | %s | %s | %s | %s |", row->name, pageattn_isa_name(row->isa),
+            cli_numerics_name(row->numerics), cli_layout_name(row->wanted.layout),
+            row->wanted.shuffled ? "shuffled" : "in-order");
     for (int i = 0; i < NUM_CELLS; i++)
         fprintf(report->out, " %s |", cell[i]);
     if (report->compares && row->old_gb_per_s > 0)
@@ -111,7 +138,8 @@ static void write_md_row(const cli_report *report, const cli_row *row)
 static void write_heading(cli_report *report, const cli_row *row)
 {
     char heading[sizeof(report->heading)];
-    snprintf(heading, sizeof(heading), "%s  (%s, %s, %s)", row->name, pageattn_isa_name(row->isa),
+    snprintf(heading, sizeof(heading), "%s  (%s, %s, %s, %s)", row->name,
+             pageattn_isa_name(row->isa), cli_numerics_name(row->numerics),
              cli_layout_name(row->wanted.layout), row->wanted.shuffled ? "shuffled" : "in-order");
     if (strcmp(heading, report->heading) == 0)
         return;
@@ -224,7 +252,7 @@ static void begin_json(const cli_report *report)
     const cli_machine *machine = &report->environment->machine;
     FILE *out = report->out;
     char caches[160];
-    fprintf(out, "{\n  \"format\": \"pageattn bench 1\",\n  \"environment\": {\n    \"cpu\": ");
+    fprintf(out, "{\n  \"format\": \"pageattn bench 2\",\n  \"environment\": {\n    \"cpu\": ");
     json_text(out, machine->cpu);
     fprintf(out, ",\n    \"mhz\": %.0f,\n    \"caches\": ", machine->mhz);
     json_text(out, cli_caches_text(machine, caches));

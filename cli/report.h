@@ -12,6 +12,7 @@ typedef struct cli_row {
     char name[CLI_NAME_BYTES]; /* of the workload */
     int32_t num_threads;
     pageattn_isa isa;
+    pageattn_numerics numerics;
     const char *level; /* what holds the working set */
     int64_t kv_bytes;
     cli_result result;
@@ -30,7 +31,12 @@ typedef struct cli_report {
     int64_t num_rows;
 } cli_report;
 
+/* Says which case a row is: no two cases have the same. Returns key. */
+#define CLI_KEY_BYTES 320
+char *cli_row_key(const cli_row *row, char key[CLI_KEY_BYTES]);
+
 const char *cli_layout_name(pageattn_kv_layout layout);
+const char *cli_numerics_name(pageattn_numerics numerics); /* exact, fast */
 
 /* begin and end are called once each, also where there is no row: the output is always whole. */
 void cli_report_begin(cli_report *report);

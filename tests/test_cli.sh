@@ -107,13 +107,37 @@ isas=$("$program" info | awk '/compiled in, available/ {print $1}' | paste -sd,)
 run "${tiny[@]}" --format json --isa "$isas" --layout hnd_pages,pages_hnd,pages_nhd --threads 2
 holds "each instruction set, layout and thread count" json_is "len(d['results']) == 6 * len('$isas'.split(','))"
 run bench --model all --batch 1 --context 33 --min-time 0 --reps 1 --threads 1 --format json
-holds "each model" json_is "len(d['results']) == $(grep -c '^MODEL(' cli/models.def)"
+holds "each shape of a model, once" json_is "len(d['results']) == $(grep '^MODEL(' cli/models.def | cut -d, -f2- | sort -u | wc -l)"
+holds "each case has its own name" json_is 'len({r["workload"] for r in d["results"]}) == len(d["results"])'
 run bench gqa_paged_decode_h4_kv2_d64_ps16_w10_cap30 --batch 3 --context 300,chat --min-time 0 --reps 1 --threads 2 --format json
 holds "a window attends to its tokens only" json_is 'd["results"][0]["kv_bytes"] == 2 * 10 * 3 * 2 * 64 * 2'
 run bench mqa_paged_decode_h2_kv1_d64_ps16 --context ragged --min-time 0 --reps 1 --format json
 holds "ragged" json_is 'd["results"][0]["kv_bytes"] == 2 * (100000 + 31 * 50) * 64 * 2'
 run bench mha_paged_decode_h2_kv2_d72_ps5 --batch=2 --context=77 --min-time=0 --reps=1 --threads=1 --format=json --kv-type=f32,f16
 holds "--option=value; rows that are not whole lines" json_is 'len(d["results"]) == 2'
+
+# ---- --numerics ----
+
+refused 2 '--numerics quick: it must be exact or fast' bench --numerics quick
+refused 1 '--numerics fast: there is none for scalar on this CPU' "${tiny[@]}" --numerics fast --isa scalar
+fast_isa=$("$program" info | awk '/chosen:/ {sub(",", "", $2); isa = $2} /fast numerics on it: for bf16/ {print isa}')
+if [ -n "$fast_isa" ]; then
+    refused 1 "on $fast_isa there is none for f16 keys and values, only for bf16" "${tiny[@]}" --numerics exact,fast --kv-type bf16,f16
+    run "${tiny[@]}" --numerics exact,fast --threads 1,2 --format json
+    holds "numerics: both, each under its name" json_is '[(r["numerics"], r["threads"]) for r in d["results"]] == [("exact", 1), ("exact", 2), ("fast", 1), ("fast", 2)]'
+    cp "$work/out" "$work/fast.json"
+    run "${tiny[@]}" --numerics fast --format json --compare "$work/fast.json"
+    holds "numerics: compared with the same" json_is "d['results'][0]['old_gb_per_s'] == json.load(open('$work/fast.json'))['results'][2]['gb_per_s']"
+    run "${tiny[@]}" --numerics fast --format json --compare "$work/old.json"
+    holds "numerics: and with no other" json_is 'd["results"][0]["old_gb_per_s"] is None'
+    for format in table md csv; do
+        run "${tiny[@]}" --numerics fast --format $format
+        holds "numerics: in $format" out_has '[, |"]fast[", ]'
+    done
+else
+    refused 1 '--numerics fast: there is none for' "${tiny[@]}" --numerics fast
+    echo "skipped: rows of fast numerics; this CPU lacks them"
+fi
 
 # ---- --compare ----
 
@@ -150,10 +174,10 @@ compare_text 'a string was expected' '{"a": 1,}'
 compare_text 'colon' '{"a" 1}'
 compare_text 'too deeply' "$(printf '[%.0s' $(seq 1000))"
 compare_text 'not a result of pageattn bench' '[]'
-compare_text 'not a result of pageattn bench' '{"format": "pageattn bench 1", "results": 3}'
+compare_text 'not a result of pageattn bench' '{"format": "pageattn bench 2", "results": 3}'
 head -c 17000000 /dev/zero | tr '\0' ' ' >"$work/large.json"
 refused 1 'too large' "${tiny[@]}" --compare "$work/large.json"
-printf '{"format": "pageattn bench 1", "results": [null, [], 1, {"workload": 3}, {"workload": {}}]}' >"$work/odd.json"
+printf '{"format": "pageattn bench 2", "results": [null, [], 1, {"workload": 3}, {"workload": {}}]}' >"$work/odd.json"
 run "${tiny[@]}" --compare "$work/odd.json"
 holds "compare: odd results match nothing" out_has 'not in the old file'
 
@@ -229,6 +253,12 @@ for type in f32 bf16 f16; do
     wrong_result 1 1 'wrong result: out\[1\]\[3\]\[63\] is .*, the reference says' $type
     wrong_result 1 20 'wrong result: a later call gave other bits' $type
 done
+if [ -n "$fast_isa" ]; then
+    tiny+=(--numerics fast)
+    wrong_result 0 0 '' bf16
+    wrong_result 1 1 'wrong result: out\[1\]\[3\]\[63\] is .*, the reference says' bf16
+    unset 'tiny[-1]' 'tiny[-1]'
+fi
 
 run bench --context 1000000000 --batch 65536 --format json
 if [ "$status" -eq 1 ] && err_has '(out of memory|can count)' && python3 -m json.tool "$work/out" >/dev/null; then pass; else fail "too large for the machine"; fi
