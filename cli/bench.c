@@ -7,6 +7,7 @@
 #include "bench_options.h"
 #include "commands.h"
 #include "compare.h"
+#include "plot.h"
 #include "say.h"
 #include "verify.h"
 
@@ -295,6 +296,22 @@ static void warn_of_results(const bench_run *bench)
                 bench->options->compare);
 }
 
+static bool draw_plot(const bench_run *bench)
+{
+    const cli_bench_options *options = bench->options;
+    const cli_plot plot = {.path = options->plot,
+                           .environment = bench->environment,
+                           .rows = bench->rows,
+                           .num_rows = bench->num_rows,
+                           .batches_named = options->batches[0] > 0};
+    if (options->plot == NULL)
+        return true;
+    if (options->num_lengths == 1)
+        cli_say("note: one context length gives points and no curves; --context 128,1024,8192 "
+                "gives --plot more");
+    return cli_plot_write(&plot);
+}
+
 static int run_bench(const cli_bench_options *options, const cli_old_run *old)
 {
     cli_environment environment;
@@ -308,9 +325,10 @@ static int run_bench(const cli_bench_options *options, const cli_old_run *old)
                                   .environment = &environment}};
     warn_of_load(&environment, options);
     cli_report_begin(&bench.report);
-    const bool done = run_cases(&bench);
+    bool done = run_cases(&bench);
     cli_report_end(&bench.report);
     warn_of_results(&bench);
+    done = done && draw_plot(&bench);
     free(bench.rows);
     return done ? 0 : CLI_FAILED;
 }
@@ -331,7 +349,7 @@ int cli_bench(int num_arguments, char **arguments)
     case CLI_RUN:
         break;
     }
-    if (!check_fast(&options))
+    if (!check_fast(&options) || (options.plot != NULL && !cli_plot_check(options.plot)))
         return CLI_FAILED;
     if (options.compare == NULL)
         return run_bench(&options, NULL);

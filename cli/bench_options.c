@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "executor.h"
+#include "plot.h"
 #include "say.h"
 
 void cli_bench_help(FILE *out)
@@ -38,6 +39,8 @@ void cli_bench_help(FILE *out)
         "output\n"
         "  --format FORMAT    table (default), md, csv, json\n"
         "  --compare FILE     also shows new/old against a FILE that --format json wrote\n"
+        "  --plot FILE        draws an SVG: roofline, and bandwidth against context length; needs "
+        "gnuplot\n"
         "  --list             lists models, distributions of lengths, and how workloads are named\n"
         "  --help             prints this\n"
         "\n"
@@ -206,6 +209,14 @@ static bool set_compare(cli_bench_options *options, const char *text)
     return true;
 }
 
+static bool set_plot(cli_bench_options *options, const char *text)
+{
+    if (*text == '\0')
+        cli_say("--plot needs the name of a file");
+    options->plot = text;
+    return *text != '\0';
+}
+
 /* ---- all options ---- */
 
 static const struct bench_option {
@@ -227,6 +238,7 @@ static const struct bench_option {
     {"--reps", false, set_reps},
     {"--format", false, set_format},
     {"--compare", false, set_compare},
+    {"--plot", false, set_plot},
 };
 
 static bool is_full(const cli_bench_options *options)
@@ -328,6 +340,23 @@ static void set_defaults(cli_bench_options *options)
         add_order(options, "shuffled");
 }
 
+/* What a plot can't show is refused before hours are spent on measuring it. */
+static bool check_plot(const cli_bench_options *options)
+{
+    const int lists[] = {options->num_workloads, options->num_page_sizes, options->num_layouts,
+                         options->num_orders,    options->num_kv_types,   options->num_batches,
+                         options->num_isas,      options->num_numerics};
+    int64_t num_series = 1;
+    for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++)
+        num_series = num_series > CLI_PLOT_MAX_SERIES ? num_series : num_series * lists[i];
+    if (options->plot == NULL || num_series <= CLI_PLOT_MAX_SERIES)
+        return true;
+    cli_say("--plot shows at most %d combinations of workload, type and the like (context lengths "
+            "and threads do not count); measure fewer in one run",
+            CLI_PLOT_MAX_SERIES);
+    return false;
+}
+
 cli_asked cli_bench_options_parse(int num_arguments, char **arguments, cli_bench_options *options)
 {
     memset(options, 0, sizeof(*options));
@@ -345,5 +374,5 @@ cli_asked cli_bench_options_parse(int num_arguments, char **arguments, cli_bench
         i += taken;
     }
     set_defaults(options);
-    return CLI_RUN;
+    return check_plot(options) ? CLI_RUN : CLI_WRONG;
 }

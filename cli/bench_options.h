@@ -31,6 +31,7 @@ typedef struct cli_bench_options {
     cli_effort effort;
     cli_format format;
     const char *compare; /* path; NULL: none */
+    const char *plot;    /* likewise */
 } cli_bench_options;
 
 typedef enum cli_asked { CLI_RUN, CLI_HELP, CLI_LIST, CLI_WRONG } cli_asked;
