@@ -1,10 +1,15 @@
 /*
  * The bits of today are the bits of tomorrow: hashes of the outputs of fixed calls, on every
- * instruction set. A change of the arithmetic is a change of the interface; whoever means one runs
- * this with -v, and replaces the hashes in the commit that says so.
+ * instruction set; those of fast numerics where a CPU has them. A change of the arithmetic is a
+ * change of the interface; whoever means one runs this with -v, and replaces the hashes in the
+ * commit that says so.
+ *
+ * With PAGEATTN_TEST_REDUCED=1 in the environment a third of the calls is tried.
  *
  * The inputs are made with integer arithmetic only, so that no C library has a say in them.
  */
+#include <stdbool.h>
+
 #include <pageattn/pageattn.h>
 
 #include "check.h"
@@ -23,25 +28,84 @@ typedef struct golden_case {
     int32_t window;
     float soft_cap;
     float mask_value;
+    pageattn_kv_layout layout;
+    pageattn_numerics numerics;
 } golden_case;
 
 #define F32 PAGEATTN_F32
 #define BF16 PAGEATTN_BF16
 #define F16 PAGEATTN_F16
 #define HARD PAGEATTN_DEFAULT_MASK_VALUE
+#define HND_PAGES PAGEATTN_HND_PAGES
+#define PAGES_HND PAGEATTN_PAGES_HND
+#define PAGES_NHD PAGEATTN_PAGES_NHD
+#define EXACT PAGEATTN_NUMERICS_EXACT
+#define FAST PAGEATTN_NUMERICS_FAST
 
 static const golden_case cases[] = {
-    {"f32", 0x71d6a8199a7d7da5u, F32, F32, F32, 4, 128, 128, 0, 0, HARD},
-    {"bf16", 0xc419394ebbb5a8d2u, BF16, BF16, BF16, 4, 128, 128, 0, 0, HARD},
-    {"f16", 0x793202819f75cd3eu, F16, F16, F16, 4, 128, 128, 0, 0, HARD},
-    {"f32 over bf16", 0xb136cc0e8b762b1bu, F32, BF16, F32, 8, 64, 64, 0, 0, HARD},
-    {"f32 over f16, 3 heads of 80", 0x84d4577bc6e21311u, F32, F16, F32, 3, 80, 80, 0, 0, HARD},
-    {"soft cap", 0x656e497ec5a6ebb5u, F32, BF16, F32, 2, 256, 256, 0, 30, HARD},
-    {"window", 0x0adc3942f15418bcu, F32, BF16, F32, 7, 96, 96, 333, 0, HARD},
-    {"soft mask", 0x2f0b4f66f04352a0u, F32, F32, F32, 1, 40, 72, 100, 0, -2.5f},
-    {"head_dim 1", 0x0d9644f400c90e5du, F32, F32, F32, 1, 1, 1, 0, 0, HARD},
-    {"values shorter than keys", 0x07fdac8b825b3d05u, BF16, BF16, F32, 16, 192, 128, 0, 50, HARD},
+    {"f32", 0x71d6a8199a7d7da5u, F32, F32, F32, 4, 128, 128, 0, 0, HARD, HND_PAGES, EXACT},
+    {"bf16", 0xc419394ebbb5a8d2u, BF16, BF16, BF16, 4, 128, 128, 0, 0, HARD, HND_PAGES, EXACT},
+    {"f16", 0x793202819f75cd3eu, F16, F16, F16, 4, 128, 128, 0, 0, HARD, HND_PAGES, EXACT},
+    {"f32 over bf16", 0xb136cc0e8b762b1bu, F32, BF16, F32, 8, 64, 64, 0, 0, HARD, HND_PAGES, EXACT},
+    {"f32 over f16, 3 heads of 80", 0x84d4577bc6e21311u, F32, F16, F32, 3, 80, 80, 0, 0, HARD,
+     HND_PAGES, EXACT},
+    {"soft cap", 0x656e497ec5a6ebb5u, F32, BF16, F32, 2, 256, 256, 0, 30, HARD, HND_PAGES, EXACT},
+    {"window", 0x0adc3942f15418bcu, F32, BF16, F32, 7, 96, 96, 333, 0, HARD, HND_PAGES, EXACT},
+    {"soft mask", 0x2f0b4f66f04352a0u, F32, F32, F32, 1, 40, 72, 100, 0, -2.5f, HND_PAGES, EXACT},
+    {"head_dim 1", 0x0d9644f400c90e5du, F32, F32, F32, 1, 1, 1, 0, 0, HARD, HND_PAGES, EXACT},
+    {"values shorter than keys", 0x07fdac8b825b3d05u, BF16, BF16, F32, 16, 192, 128, 0, 50, HARD,
+     HND_PAGES, EXACT},
+    {"f32, 7 heads of 256, pages_hnd", 0xbd397179390dfa3du, F32, F32, F32, 7, 256, 256, 0, 0, HARD,
+     PAGES_HND, EXACT},
+    {"f32, 4 heads of 80, window and soft cap, pages_nhd", 0x4a8b829842f18c30u, F32, F32, F32, 4,
+     80, 80, 200, 30, HARD, PAGES_NHD, EXACT},
+    {"f32, 8 heads of 128, window", 0x521dfa108990e25eu, F32, F32, F32, 8, 128, 128, 300, 0, HARD,
+     HND_PAGES, EXACT},
+    {"f32, 71 heads of 64, soft cap", 0x744be8d09807d6eeu, F32, F32, F32, 71, 64, 64, 0, 50, HARD,
+     HND_PAGES, EXACT},
+    {"f32, 3 heads of 64, pages_nhd", 0x14140b18a7c8a916u, F32, F32, F32, 3, 64, 64, 0, 0, HARD,
+     PAGES_NHD, EXACT},
+    {"bf16, 8 heads of 128, pages_nhd", 0x016ac87bd34decf4u, BF16, BF16, BF16, 8, 128, 128, 0, 0,
+     HARD, PAGES_NHD, EXACT},
+    {"bf16, 71 heads of 64, pages_hnd", 0x7702831aae03b949u, BF16, BF16, BF16, 71, 64, 64, 0, 0,
+     HARD, PAGES_HND, EXACT},
+    {"bf16, 1 head of 80, soft cap, pages_nhd", 0x1d92f3a8458b0d4bu, BF16, BF16, BF16, 1, 80, 80, 0,
+     30, HARD, PAGES_NHD, EXACT},
+    {"bf16, 2 heads of 256, window and soft cap", 0x81820fa251db270cu, BF16, BF16, BF16, 2, 256,
+     256, 500, 50, HARD, HND_PAGES, EXACT},
+    {"bf16, 3 heads of 64, window, pages_hnd", 0xb5f0ee16d964f73du, BF16, BF16, BF16, 3, 64, 64,
+     257, 0, HARD, PAGES_HND, EXACT},
+    {"bf16, 7 heads of 256", 0xf7a5be9443d23d4au, BF16, BF16, BF16, 7, 256, 256, 0, 0, HARD,
+     HND_PAGES, EXACT},
+    {"f16, 1 head of 256, window, pages_nhd", 0xca66ea34e9fa9571u, F16, F16, F16, 1, 256, 256, 300,
+     0, HARD, PAGES_NHD, EXACT},
+    {"f16, 3 heads of 64, soft cap, pages_hnd", 0xacf2f8c51b9ee6c2u, F16, F16, F16, 3, 64, 64, 0,
+     50, HARD, PAGES_HND, EXACT},
+    {"f16, 7 heads of 128, pages_nhd", 0xf2c40e2fded82619u, F16, F16, F16, 7, 128, 128, 0, 0, HARD,
+     PAGES_NHD, EXACT},
+    {"f16, 8 heads of 80, window and soft cap", 0x7cc1fc696d5fc311u, F16, F16, F16, 8, 80, 80, 700,
+     20, HARD, HND_PAGES, EXACT},
+    {"f16, 71 heads of 64", 0x916b16a44cc41f06u, F16, F16, F16, 71, 64, 64, 0, 0, HARD, HND_PAGES,
+     EXACT},
+    {"fast", 0xd35a9bdff273d2a6u, BF16, BF16, BF16, 4, 128, 128, 0, 0, HARD, HND_PAGES, FAST},
+    {"fast, 1 head of 64, pages_nhd", 0x618cd35ca64d9d8fu, BF16, BF16, BF16, 1, 64, 64, 0, 0, HARD,
+     PAGES_NHD, FAST},
+    {"fast, 3 heads of 80, pages_hnd", 0x27fd594049c2a3cfu, BF16, BF16, F32, 3, 80, 80, 0, 0, HARD,
+     PAGES_HND, FAST},
+    {"fast, 7 heads of 256, window", 0x6fd079cfbeca4c40u, BF16, BF16, F32, 7, 256, 256, 333, 0,
+     HARD, HND_PAGES, FAST},
+    {"fast, 8 heads of 128, soft cap, pages_nhd", 0xa1c0a3ddb484e4c0u, BF16, BF16, F32, 8, 128, 128,
+     0, 30, HARD, PAGES_NHD, FAST},
+    {"fast, 71 heads of 64", 0x1e7724937f028791u, BF16, BF16, BF16, 71, 64, 64, 0, 0, HARD,
+     HND_PAGES, FAST},
+    {"fast, f32 query", 0xc9eb0c523d8be45du, F32, BF16, F32, 4, 128, 128, 0, 0, HARD, HND_PAGES,
+     FAST},
+    {"fast, f16 query, values shorter than keys", 0x1515d276ee5d1831u, F16, BF16, F16, 2, 192, 40,
+     257, 50, HARD, PAGES_HND, FAST},
+    {"fast, soft mask", 0x9a98c755e0d57edeu, BF16, BF16, F32, 5, 72, 72, 100, 0, -2.5f, HND_PAGES,
+     FAST},
 };
+#define NUM_CASES (sizeof(cases) / sizeof(*cases))
 
 static int64_t bytes_of(pageattn_type type)
 {
@@ -118,9 +182,9 @@ static void test_case(const golden_case *golden, pageattn_context *context)
     pageattn_args_init(&args);
     args.query =
         pageattn_tensor_3d(query, golden->query_type, NUM_SEQS, num_heads, golden->head_dim);
-    args.key_cache = pageattn_cache(keys, golden->kv_type, PAGEATTN_HND_PAGES, NUM_KV_HEADS,
-                                    NUM_PAGES, PAGE_SIZE, golden->head_dim);
-    args.value_cache = pageattn_cache(values, golden->kv_type, PAGEATTN_HND_PAGES, NUM_KV_HEADS,
+    args.key_cache = pageattn_cache(keys, golden->kv_type, golden->layout, NUM_KV_HEADS, NUM_PAGES,
+                                    PAGE_SIZE, golden->head_dim);
+    args.value_cache = pageattn_cache(values, golden->kv_type, golden->layout, NUM_KV_HEADS,
                                       NUM_PAGES, PAGE_SIZE, golden->value_head_dim);
     args.context_lens = pageattn_tensor_1d(lens, PAGEATTN_I32, NUM_SEQS);
     args.block_tables = pageattn_tensor_2d(tables, PAGEATTN_I32, NUM_SEQS, MAX_BLOCKS);
@@ -130,6 +194,7 @@ static void test_case(const golden_case *golden, pageattn_context *context)
     args.sliding_window = golden->window;
     args.attn_logits_soft_cap = golden->soft_cap;
     args.mask_value = golden->mask_value;
+    args.numerics = golden->numerics;
 
     const pageattn_status status = pageattn_attend(context, &args, &error);
     uint64_t hash = hash_of(0xcbf29ce484222325u, out, num_out * bytes_of(golden->out_type));
@@ -144,9 +209,26 @@ static void test_case(const golden_case *golden, pageattn_context *context)
     free(query), free(keys), free(values), free(out), free(lse);
 }
 
+/* Where fast has no arithmetic of its own it gives the bits of exact, which have their own cases.
+ * Returns how many cases were fast. */
+static int test_cases(pageattn_context *context)
+{
+    const size_t step = getenv("PAGEATTN_TEST_REDUCED") ? 3 : 1;
+    int num_fast = 0;
+    for (size_t i = step - 1; i < NUM_CASES; i += step) {
+        const bool fast = cases[i].numerics == FAST;
+        if (fast && !pageattn_context_has_fast(context, cases[i].kv_type))
+            continue;
+        test_case(&cases[i], context);
+        num_fast += fast;
+    }
+    return num_fast;
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    int num_fast = 0;
     for (int isa = PAGEATTN_ISA_SCALAR; pageattn_isa_name((pageattn_isa)isa) != NULL; isa++) {
         pageattn_context_options options;
         pageattn_context *context;
@@ -159,9 +241,10 @@ int main(int argc, char **argv)
             check_failed(pageattn_isa_name((pageattn_isa)isa), "%s", error.message);
             continue;
         }
-        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-            test_case(&cases[i], context);
+        num_fast += test_cases(context);
         pageattn_context_destroy(context);
     }
+    if (num_fast == 0)
+        printf("skipped: the hashes of fast numerics; this CPU or this build lacks them\n");
     return check_finish();
 }
