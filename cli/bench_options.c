@@ -44,6 +44,14 @@ void cli_bench_help(FILE *out)
         "  --list             lists models, distributions of lengths, and how workloads are named\n"
         "  --help             prints this\n"
         "\n"
+        "for example\n"
+        "  pageattn bench --model all --context 128,4096,ragged,chat\n"
+        "  pageattn bench --numerics exact,fast --model llama3-70b   what fast arithmetic gains\n"
+        "  pageattn bench --model smollm2-135m --kv-type f32 --batch 1 --context 128   a tiny "
+        "call\n"
+        "  pageattn bench --context 128,512,2048,8192 --plot bench.svg\n"
+        "\n"
+        "A case that is asked for twice is measured once.\n"
         "The exit status is 1 if a result was wrong or something failed, 2 for a wrong command "
         "line.\n",
         out);

@@ -8,7 +8,8 @@
 
 __attribute__((format(printf, 1, 2))) void cli_say(const char *format, ...);
 
-/* One line that the next one overwrites; only if standard error is a terminal. "" clears it. */
+/* One line that the next one overwrites, cut to the width of the terminal; nothing if standard
+ * error is none, or a dumb one. "" clears it. */
 __attribute__((format(printf, 1, 2))) void cli_progress(const char *format, ...);
 
 #endif

@@ -92,7 +92,8 @@ run "${tiny[@]}" --format csv
 holds "csv: header and a row" test "$(wc -l <"$work/out")" -eq 2
 holds "csv: reads back" python3 -c 'import csv, sys
 rows = list(csv.DictReader(open(sys.argv[1])))
-assert len(rows) == 1 and None not in rows[0] and float(rows[0]["gb_per_s"]) > 0' "$work/out"
+assert len(rows) == 1 and None not in rows[0] and float(rows[0]["gb_per_s"]) > 0
+assert rows[0]["compiler"] and float(rows[0]["cpu_mhz"]) >= 0 and int(rows[0]["usable_cpus"]) > 0' "$work/out"
 run "${tiny[@]}" --format json --kv-type f32,bf16,f16 --order shuffled,in-order --page-size 1,16
 holds "json: well-formed" python3 -m json.tool "$work/out"
 holds "json: all combinations" json_is 'len({(r["kv_type"], r["page_order"], r["workload"]) for r in d["results"]}) == 12'
@@ -138,6 +139,39 @@ else
     refused 1 '--numerics fast: there is none for' "${tiny[@]}" --numerics fast
     echo "skipped: rows of fast numerics; this CPU lacks them"
 fi
+
+# ---- terminals ----
+
+# What standard error gets if it is a terminal of 60 columns, and standard output is none.
+on_terminal() {
+    TERM=$1 python3 - "$program" "${tiny[@]}" <<'PYTHON' >"$work/err"
+import fcntl, os, pty, struct, subprocess, sys, termios
+ours, theirs = pty.openpty()
+fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs)
+os.close(theirs)
+text = b""
+while True:
+    try:
+        more = os.read(ours, 65536)
+    except OSError:
+        break
+    if not more:
+        break
+    text += more
+assert child.wait() == 0
+sys.stdout.write(text.decode().replace("\r\n", "\n").replace("\r\033[K", "\n<erase>"))
+PYTHON
+}
+progress() { grep '^<erase>[0-9]*/[0-9]* ' "$work/err"; }
+on_terminal xterm
+status=$?
+holds "progress on a terminal" grep -qE '^<erase>1/1 gqa_paged_decode' "$work/err"
+holds "progress does not wrap" test "$(progress | sed 's/<erase>//' | wc -L)" -eq 59
+holds "no colours" test "$(grep -c $'\033' "$work/err")" -eq 0
+on_terminal dumb
+status=$?
+holds "no progress on a dumb terminal" test -z "$(grep -v '^pageattn: warning: ' "$work/err")"
 
 # ---- --compare ----
 
