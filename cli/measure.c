@@ -176,7 +176,7 @@ static double quantile(const double *values, int64_t count, double q)
     return values[below] + (place - (double)below) * (values[above] - values[below]);
 }
 
-static double sorted_median(double *values, int64_t count)
+double cli_median(double *values, int64_t count)
 {
     qsort(values, (size_t)count, sizeof(*values), ascending);
     return quantile(values, count, 0.5);
@@ -188,7 +188,7 @@ static double median_ratio(const measurement *m, int limit, double factor)
     double ratios[CLI_MAX_REPS];
     for (int64_t i = 0; i < m->num_reps; i++)
         ratios[i] = factor * m->seconds[limit][i] / m->seconds[CALL][i];
-    return sorted_median(ratios, m->num_reps);
+    return cli_median(ratios, m->num_reps);
 }
 
 /* Sorts the repetitions' times, so the ratios must have been taken before. */
@@ -207,20 +207,20 @@ static void summarize(measurement *m, cli_result *result)
                            .of_gather = median_ratio(m, GATHER, 1),
                            .of_multiply_add = median_ratio(m, MULTIPLY_ADD, call_share)};
 
-    const double seconds = sorted_median(m->seconds[CALL], m->num_reps);
+    const double seconds = cli_median(m->seconds[CALL], m->num_reps);
     result->us = seconds * 1e6;
     result->spread = (quantile(m->seconds[CALL], m->num_reps, 0.75) -
                       quantile(m->seconds[CALL], m->num_reps, 0.25)) /
                      seconds;
     result->gb_per_s = bytes / seconds * 1e-9;
     result->tokens_per_s = (double)m->data->args.query.shape[0] / seconds;
-    result->sequential_gb_per_s = bytes / sorted_median(m->seconds[SEQUENTIAL], m->num_reps) * 1e-9;
-    result->gather_gb_per_s = bytes / sorted_median(m->seconds[GATHER], m->num_reps) * 1e-9;
+    result->sequential_gb_per_s = bytes / cli_median(m->seconds[SEQUENTIAL], m->num_reps) * 1e-9;
+    result->gather_gb_per_s = bytes / cli_median(m->seconds[GATHER], m->num_reps) * 1e-9;
     result->multiply_adds_per_ns =
-        rep_multiply_adds / sorted_median(m->seconds[MULTIPLY_ADD], m->num_reps) * 1e-9;
+        rep_multiply_adds / cli_median(m->seconds[MULTIPLY_ADD], m->num_reps) * 1e-9;
 
     const int64_t num_kept = m->num_calls < MAX_CALLS ? m->num_calls : MAX_CALLS;
-    sorted_median(m->call_seconds, num_kept);
+    cli_median(m->call_seconds, num_kept);
     result->us_p95 = quantile(m->call_seconds, num_kept, 0.95) * 1e6;
 }
 

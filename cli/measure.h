@@ -33,6 +33,9 @@ typedef struct cli_result {
     double multiply_adds_per_ns; /* sixteenths of them, all workers together */
 } cli_result;
 
+/* Of an array that is not empty; sorts it. */
+double cli_median(double *values, int64_t count);
+
 /* False, with a sentence on standard error, if it could not be done. */
 bool cli_measure(const cli_data *data, pageattn_context *context, const cli_effort *effort,
                  cli_result *result);

@@ -1,7 +1,6 @@
 #include "plot_series.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* What may differ between series, beside the workload. */
@@ -21,7 +20,9 @@ static const char *field_text(const cli_plot *plot, const cli_row *row, int fiel
     case ORDER:
         return row->wanted.shuffled ? "shuffled" : "in-order";
     default:
-        snprintf(text, 40, plot->batches_named ? "batch %" PRId64 : "", row->wanted.num_seqs);
+        snprintf(text, 40, "batch %" PRId64, row->wanted.num_seqs);
+        if (!plot->batches_named)
+            text[0] = '\0';
         return text;
     }
 }
@@ -125,16 +126,4 @@ double cli_row_intensity(const cli_row *row)
 double cli_row_multiply_adds(const cli_row *row)
 {
     return cli_row_intensity(row) * row->result.gb_per_s;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double cli_median(double *values, int64_t count)
-{
-    qsort(values, (size_t)count, sizeof(*values), ascending);
-    return (values[(count - 1) / 2] + values[count / 2]) / 2;
 }

@@ -26,7 +26,4 @@ void cli_series_shared(const cli_plot *plot, const cli_series *series, int num_s
 double cli_row_intensity(const cli_row *row);
 double cli_row_multiply_adds(const cli_row *row);
 
-/* The median of an array that is not empty; sorts it. */
-double cli_median(double *values, int64_t count);
-
 #endif
