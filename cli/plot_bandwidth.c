@@ -153,8 +153,7 @@ void cli_put_bandwidth(const cli_strip *s)
     const bool empty = cli_strip_next_length(s, 0) == 0;
     span_bandwidth(s, panel);
     cli_put_panel(s, panel, "bandwidth against context length");
-    fprintf(s->out, "set xlabel 'tokens of a sequence'\nset ylabel 'keys and values, GB/s' offset "
-                    "1,0\n");
+    fprintf(s->out, "set xlabel 'tokens of a sequence'\nset ylabel 'keys and values, GB/s'\n");
     if (empty) {
         put_no_bandwidth(s, panel);
     } else {

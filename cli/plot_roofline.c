@@ -143,7 +143,7 @@ void cli_put_roofline(const cli_strip *s)
     put_roofs(s, panel);
     number_roofline(s, panel);
     fprintf(s->out, "set xlabel 'multiply-adds for each byte of keys and values'\n"
-                    "set ylabel 'multiply-adds, G/s' offset 1,0\n");
+                    "set ylabel 'multiply-adds, G/s'\n");
     put_intensity_tics(s, panel);
     put_roofline_points(s);
     fprintf(s->out, "unset label\nunset arrow\n");

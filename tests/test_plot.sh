@@ -20,7 +20,6 @@ pass() { passed=$((passed + 1)); }
 fail() {
     failed=$((failed + 1))
     echo "FAILED $1"
-    sed 's/^/  stdout: /' "$work/out" | head -5
     sed 's/^/  stderr: /' "$work/err" | head -20
 }
 
@@ -46,7 +45,7 @@ draws() {
 }
 
 # has NAME PATTERN: the last drawing has such a text.
-has() { if grep -qE -- "$2" "$svg"; then pass; else fail "$1: no /$2/ in the drawing"; fi; }
+has() { if grep -qsE -- "$2" "$svg"; then pass; else fail "$1: no /$2/ in the drawing"; fi; }
 
 # fails NAME PATTERN COMMAND...: status 1, such a sentence, and nothing new in the folder.
 fails() {
