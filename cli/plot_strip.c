@@ -222,7 +222,7 @@ void cli_put_x_tic(const cli_strip *s, const cli_panel *panel, cli_tics *tics, d
                    const char *text)
 {
     const double x = cli_panel_x(panel, value);
-    const double half = (double)strlen(text) * CLI_PLOT_DIGIT_WIDTH / 2 + 3;
+    const double half = (double)strlen(text) * CLI_PLOT_DIGIT_WIDTH / 2 + 4;
     if (value < panel->x_low || value > panel->x_high || x - half < tics->taken)
         return;
     fprintf(s->out, "%s'%s' %.9g", tics->comma, text, value);
