@@ -323,10 +323,11 @@ def _attend_traced(
 ) -> tuple[jax.Array, ...]:
     arrays = _vary_alike((query, key_cache, value_cache, context_lens, block_tables))
     out_shape = (*query.shape[:2], value_cache.shape[3])
-    result = jax.ShapeDtypeStruct.like(arrays[0])
-    results = [result.update(shape=out_shape, sharding=None)]
+    kind = jax.typeof(arrays[0])
+    kind = kind.update(weak_type=False, sharding=kind.sharding.update(spec=jax.P()))
+    results = [kind.update(shape=out_shape)]
     if call.return_lse:
-        results.append(result.update(shape=out_shape[:2], dtype=np.float32, sharding=None))
+        results.append(kind.update(shape=out_shape[:2], dtype=np.float32))
     attend = jax.ffi.ffi_call(TARGET, tuple(results), vmap_method="expand_dims")
     return tuple(attend(*arrays, **dict(call.attributes)))
 
