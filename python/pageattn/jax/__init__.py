@@ -5,6 +5,7 @@
 It computes the bits of pageattn.page_attention, on XLA's own threads, and copies no cache.
 """
 
+from . import _target as _target  # first, for it says what is missing
 from ._attention import page_attention
 
 __all__ = ["page_attention"]
