@@ -73,6 +73,7 @@ struct call {
     const XLA_FFI_Buffer *buffers[NUM_OPERANDS]; /* LSE: NULL if it is not wanted */
     int64_t num_batch_axes;
     int64_t batch_size;
+    int64_t entries_per_call; /* batch_size, or 1: see joins */
     struct options options;
 };
 
@@ -117,12 +118,17 @@ static XLA_FFI_Error_Code code_of(pageattn_status status)
 static XLA_FFI_Error *fail_in_entry(const struct call *call, int64_t entry,
                                     const pageattn_error *error)
 {
-    char message[sizeof(error->message) + 64];
-    if (call->num_batch_axes > 0)
-        snprintf(message, sizeof(message), "%s (in entry %" PRId64 " of the %" PRId64 " of vmap)",
-                 error->message, entry, call->batch_size);
-    return fail(call->frame, code_of(error->status),
-                call->num_batch_axes > 0 ? message : error->message);
+    char where[96] = "";
+    char message[sizeof(error->message) + sizeof(where)];
+    if (call->entries_per_call > 1)
+        snprintf(where, sizeof(where),
+                 " (sequences are counted through the %" PRId64 " entries of vmap)",
+                 call->batch_size);
+    else if (call->num_batch_axes > 0)
+        snprintf(where, sizeof(where), " (in entry %" PRId64 " of the %" PRId64 " of vmap)", entry,
+                 call->batch_size);
+    snprintf(message, sizeof(message), "%s%s", error->message, where);
+    return fail(call->frame, code_of(error->status), message);
 }
 
 /* ---- from XLA's structs to the library's ----------------------------------------------------- */
@@ -232,6 +238,27 @@ static int64_t own_entry(const struct call *call, const XLA_FFI_Buffer *buffer, 
     return own;
 }
 
+static int64_t num_own_entries(const struct call *call, enum operand operand)
+{
+    int64_t count = 1;
+    for (int64_t axis = 0; axis < call->num_batch_axes; axis++)
+        count *= call->buffers[operand]->dims[axis];
+    return count;
+}
+
+/* Whether the entries are one call with that many more sequences: they share the caches, and share
+ * nothing else. Halves of the batch are halves of each entry, so these stay apart. */
+static int joins(const struct call *call)
+{
+    static const enum operand of_seqs[] = {QUERY, CONTEXT_LENS, BLOCK_TABLES};
+    int each_has_its_own = 1;
+    for (size_t i = 0; i < sizeof(of_seqs) / sizeof(of_seqs[0]); i++)
+        each_has_its_own &= num_own_entries(call, of_seqs[i]) == call->batch_size;
+    return each_has_its_own && num_own_entries(call, KEY_CACHE) == 1 &&
+           num_own_entries(call, VALUE_CACHE) == 1 &&
+           call->options.args.megacore_mode != PAGEATTN_MEGACORE_BATCH;
+}
+
 static void *entry_data(const struct call *call, enum operand operand, int64_t entry)
 {
     const XLA_FFI_Buffer *buffer = call->buffers[operand];
@@ -246,15 +273,16 @@ static pageattn_tensor tensor_of(const struct call *call, enum operand operand, 
     const XLA_FFI_Buffer *buffer = call->buffers[operand];
     const int64_t *dims = buffer->dims + call->num_batch_axes;
     const pageattn_type type = type_of(buffer->dtype);
+    const int64_t num_seqs = dims[0] * call->entries_per_call;
     void *data = entry_data(call, operand, entry);
 
     switch (operands[operand].rank) {
     case 1:
-        return pageattn_tensor_1d(data, type, dims[0]);
+        return pageattn_tensor_1d(data, type, num_seqs);
     case 2:
-        return pageattn_tensor_2d(data, type, dims[0], dims[1]);
+        return pageattn_tensor_2d(data, type, num_seqs, dims[1]);
     default:
-        return pageattn_tensor_3d(data, type, dims[0], dims[1], dims[2]);
+        return pageattn_tensor_3d(data, type, num_seqs, dims[1], dims[2]);
     }
 }
 
@@ -312,7 +340,7 @@ static XLA_FFI_Error *attend_batch(const struct call *call)
     int64_t entry = 0;
     while (entry < call->batch_size &&
            attend_entry(call, entry, slot->context, &error) == PAGEATTN_OK)
-        entry++;
+        entry += call->entries_per_call;
     pageattn_jax_slot_give_back(slot, &spare);
     return entry == call->batch_size ? NULL : fail_in_entry(call, entry, &error);
 }
@@ -345,5 +373,8 @@ XLA_FFI_Error *pageattn_jax_page_attention(XLA_FFI_CallFrame *frame)
         error = find_buffers(&call);
     if (error == NULL)
         error = check_batch_axes(&call);
-    return error != NULL ? error : attend_batch(&call);
+    if (error != NULL)
+        return error;
+    call.entries_per_call = call.batch_size > 0 && joins(&call) ? call.batch_size : 1;
+    return attend_batch(&call);
 }

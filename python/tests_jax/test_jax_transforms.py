@@ -1,5 +1,6 @@
 """vmap over every kind of batch, shard_map over heads, and derivatives, of which there are none."""
 
+import functools
 import itertools
 
 import cases
@@ -125,6 +126,35 @@ def test_an_error_in_a_batch_names_the_entry():
     message = r"block_tables\[0\]\[1\] = -5 is outside \[0, \d+\) \(in entry 2 of the 3 of vmap\)"
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
         jax.block_until_ready(attend(query, keys, values, lens, tables))
+
+
+def test_an_error_where_only_the_caches_are_shared_counts_through_the_batch():
+    names = ("query", "context_lens", "block_tables")
+    query, keys, values, lens, tables = stacked(names)
+    tables = tables.at[2, 0, 1].set(-5)
+    attend = jax.vmap(pageattn.jax.page_attention, (0, None, None, 0, 0))
+    message = r"block_tables\[8\]\[1\] = -5 is .*\(sequences are counted through the 3 entries of vmap"
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
+        jax.block_until_ready(attend(query, keys, values, lens, tables))
+
+
+def test_halves_of_the_batch_are_halves_of_each_entry():
+    """Two entries of three sequences are no batch of six that could be halved."""
+    arrays = [jnp.asarray(CALLS[0][name]) for name in NAMES]
+    in_axes = (0, None, None, 0, 0)
+
+    def attend(num_seqs):
+        batch = [
+            array if axis is None else jnp.stack([array[:num_seqs]] * 2)
+            for array, axis in zip(arrays, in_axes)
+        ]
+        function = functools.partial(pageattn.jax.page_attention, megacore_mode="batch")
+        return jax.vmap(function, in_axes)(*batch)
+
+    expected = cases.bits(expected_entry((), 0))
+    assert [cases.bits(np.asarray(out)) for out in attend(4)] == [expected] * 2
+    with pytest.raises(ValueError, match="num_seqs.*even|megacore_mode"):
+        attend(3)
 
 
 # ---- several devices ---------------------------------------------------------------------------

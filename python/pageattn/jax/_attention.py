@@ -135,12 +135,12 @@ def page_attention(
     ValueError
         A wrong rank, shape, range or name; an array on a device that is no CPU; an instruction set
         that this CPU lacks.
-    jax.errors.JaxRuntimeError
+    jax.errors.JaxRuntimeError, or ValueError where JAX ran the program in the background
         An entry of context_lens or block_tables that is out of range, or no memory. It is found when
         the program runs, so JAX may raise it as late as in block_until_ready. The message is the
-        library's, and no memory outside the arrays has been touched. A program compiled for
-        another kind of device fails too: the message says that XLA knows no pageattn_page_attention
-        there.
+        library's, after XLA's name of the error, and no memory outside the arrays has been touched.
+        A program compiled for another kind of device fails too: XLA knows no handler named
+        pageattn_page_attention there.
     NotImplementedError
         A derivative is asked for. There is none.
 
@@ -148,7 +148,8 @@ def page_attention(
     -----
     jax.vmap over any of the arrays, also nested: an array that the batch shares is neither copied
     nor repeated. One that is batched along another axis than its first, JAX transposes first, which
-    copies it. The entries of the batch are computed one after the other, each on all threads.
+    copies it. Where the batch shares the caches and nothing else, it is one call with that many
+    more sequences; else its entries are computed one after the other, each on all threads.
 
     jax.shard_map over heads: split query along its axis 1 and the caches along that of their KV
     heads, and give each shard all context_lens and block_tables. With arrays that are sharded
