@@ -247,16 +247,14 @@ static int64_t num_own_entries(const struct call *call, enum operand operand)
 }
 
 /* Whether the entries are one call with that many more sequences: they share the caches, and share
- * nothing else. Halves of the batch are halves of each entry, so these stay apart. */
+ * nothing else. */
 static int joins(const struct call *call)
 {
     static const enum operand of_seqs[] = {QUERY, CONTEXT_LENS, BLOCK_TABLES};
-    int each_has_its_own = 1;
     for (size_t i = 0; i < sizeof(of_seqs) / sizeof(of_seqs[0]); i++)
-        each_has_its_own &= num_own_entries(call, of_seqs[i]) == call->batch_size;
-    return each_has_its_own && num_own_entries(call, KEY_CACHE) == 1 &&
-           num_own_entries(call, VALUE_CACHE) == 1 &&
-           call->options.args.megacore_mode != PAGEATTN_MEGACORE_BATCH;
+        if (num_own_entries(call, of_seqs[i]) != call->batch_size)
+            return 0;
+    return num_own_entries(call, KEY_CACHE) == 1 && num_own_entries(call, VALUE_CACHE) == 1;
 }
 
 static void *entry_data(const struct call *call, enum operand operand, int64_t entry)

@@ -94,3 +94,26 @@ def test_a_program_of_one_call_needs_no_memory_but_its_arguments_and_results(in_
     compiled = jax.jit(function).lower(*arrays).compile()
     assert compiled.memory_analysis().temp_size_in_bytes == 0
     assert " copy(" not in compiled.as_text()
+
+
+def test_a_decoding_step_writes_its_caches_in_place():
+    """They are donated: written where they lie, then read there."""
+    call = {name: jnp.asarray(array) for name, array in cases.make(1).items()}
+    row = jnp.ones((2, 4, 40), jnp.float32)
+
+    def step(caches, query, rows, lens, tables):
+        pages = tables[jnp.arange(4), jnp.maximum(lens - 1, 0) // 16]
+        slots = jnp.maximum(lens - 1, 0) % 16
+        caches = [cache.at[:, pages, slots].set(row) for cache, row in zip(caches, rows)]
+        return caches, pageattn.jax.page_attention(query, *caches, lens, tables)
+
+    caches = [call["key_cache"], call["value_cache"]]
+    rest = (call["query"], [row, row], call["context_lens"], call["block_tables"])
+    compiled = jax.jit(step, donate_argnums=0).lower(caches, *rest).compile()
+    cache_bytes = caches[0].nbytes
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes == 2 * cache_bytes
+    assert memory.temp_size_in_bytes < cache_bytes / 4
+    addresses = [cache.unsafe_buffer_pointer() for cache in caches]
+    caches, _ = compiled(caches, *rest)
+    assert [cache.unsafe_buffer_pointer() for cache in caches] == addresses

@@ -138,8 +138,8 @@ def test_an_error_where_only_the_caches_are_shared_counts_through_the_batch():
         jax.block_until_ready(attend(query, keys, values, lens, tables))
 
 
-def test_halves_of_the_batch_are_halves_of_each_entry():
-    """Two entries of three sequences are no batch of six that could be halved."""
+def test_each_entry_must_have_an_even_number_of_sequences_to_halve():
+    """Two entries of three sequences are no batch of six."""
     arrays = [jnp.asarray(CALLS[0][name]) for name in NAMES]
     in_axes = (0, None, None, 0, 0)
 

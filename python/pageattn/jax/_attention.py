@@ -158,7 +158,8 @@ def page_attention(
     Arrays are read where they lie. A cache that jax.jit has laid out with other strides is copied
     by XLA; caches that come as arguments, or from indexed updates of these, are not.
 
-    May be called from several threads at once; the GIL is not held while it computes.
+    May be called from several threads at once; the GIL is not held while it computes. It has not
+    been tried on a free-threaded Python.
     """
     arrays = (query, key_cache, value_cache, context_lens, block_tables)
     for name, array in zip(_ARRAYS, arrays):
