@@ -186,7 +186,7 @@ def page_attention(
 
 
 _ARRAYS = ("query", "key_cache", "value_cache", "context_lens", "block_tables")
-_OPTIONS = (
+_OPTIONS = (  # first the arguments of pack_options, in its order
     "attn_scale",
     "max_context_len",
     "num_splits",
@@ -262,37 +262,11 @@ def _refuse_array(name: str, value: jax.Array) -> NoReturn:
     )
 
 
-def _prepare_anew(
-    shapes: _Shapes,
-    attn_scale: Any,
-    max_context_len: Any,
-    num_splits: Any,
-    mask_value: Any,
-    attn_logits_soft_cap: Any,
-    pages_per_compute_block: Any,
-    megacore_mode: Any,
-    inline_seq_dim: Any,
-    sliding_window: Any,
-    numerics: Any,
-    kv_layout: Any,
-    return_lse: Any,
-    num_threads: Any,
-    isa: Any,
-) -> _Call:
+def _prepare_anew(shapes: _Shapes, *options: Any) -> _Call:
+    *numbers, kv_layout, return_lse, num_threads, isa = options
     want_lse = flag("return_lse", return_lse)
     isa_code, threads = context_key(isa, num_threads)
-    values = pack_options(
-        attn_scale,
-        max_context_len,
-        num_splits,
-        mask_value,
-        attn_logits_soft_cap,
-        pages_per_compute_block,
-        megacore_mode,
-        inline_seq_dim,
-        sliding_window,
-        numerics,
-    )
+    values = pack_options(*numbers)
     context = take(isa_code, 1)
     try:
         context.check(pack_shapes(shapes, kv_layout, values))
