@@ -494,46 +494,96 @@ static void put_batch_axes(XLA_FFI_Buffer *buffer, int64_t outer, int64_t inner)
     buffer->rank += 2;
 }
 
-/* A batch of 2 x 3: the query differs along the outer axis, the lengths along the inner one, and
- * everything else is shared. Each entry must have the bits of a call of its own. */
-static void test_batch(expectation *expected)
+#define OUTER 2
+#define INNER 3
+#define NUM_ENTRIES (OUTER * INNER)
+
+/* The arguments of a batch of 2 x 3 calls, one after the other: the queries differ along the outer
+ * axis, the lengths along the inner one. */
+typedef struct batch {
+    size_t query_bytes, lens_bytes, tables_bytes;
+    char *queries, *lens, *tables;
+} batch;
+
+static void make_batch(batch *made, const expectation *expected)
+{
+    const pageattn_args *args = &expected->paged.args;
+    const int64_t num_seqs = args->block_tables.shape[0], max_blocks = args->block_tables.shape[1];
+    made->query_bytes = (size_t)(num_seqs * 6 * 64 * type_bytes(args->query.type));
+    made->lens_bytes = (size_t)num_seqs * sizeof(int32_t);
+    made->tables_bytes = (size_t)(num_seqs * max_blocks) * sizeof(int32_t);
+    made->queries = check_allocate(NUM_ENTRIES * made->query_bytes);
+    made->lens = check_allocate(NUM_ENTRIES * made->lens_bytes);
+    made->tables = check_allocate(NUM_ENTRIES * made->tables_bytes);
+    memset(made->queries, 0, NUM_ENTRIES * made->query_bytes); /* the mean of the values */
+    memset(made->tables, 0xff, NUM_ENTRIES * made->tables_bytes);
+    for (size_t entry = 0; entry < NUM_ENTRIES; entry++) {
+        int32_t *lens = (int32_t *)(void *)(made->lens + entry * made->lens_bytes);
+        int32_t *tables = (int32_t *)(void *)(made->tables + entry * made->tables_bytes);
+        if (entry < INNER)
+            memcpy(made->queries + entry * made->query_bytes, args->query.data, made->query_bytes);
+        memcpy(lens, args->context_lens.data, made->lens_bytes);
+        lens[0] -= (int32_t)(entry % INNER);
+        for (int64_t seq = 0; seq < num_seqs; seq++)
+            memcpy(tables + seq * max_blocks, table_entry(&expected->paged, seq, 0),
+                   (size_t)num_blocks_of(&expected->paged, seq) * sizeof(int32_t));
+    }
+}
+
+static void free_batch(batch *made)
+{
+    free(made->queries);
+    free(made->lens);
+    free(made->tables);
+}
+
+/* The query differs along the outer axis only, the lengths along the inner one, and the table is
+ * the same for all. The queries are moved for that. */
+static void share_what_is_equal(frame *made, batch *arguments)
+{
+    memcpy(arguments->queries + arguments->query_bytes,
+           arguments->queries + INNER * arguments->query_bytes, arguments->query_bytes);
+    made->buffers[0].dims[1] = made->buffers[3].dims[0] = 1;
+    made->buffers[4].dims[0] = made->buffers[4].dims[1] = 1;
+}
+
+/* Each entry of a batch must have the bits of a call of its own: where it shares the caches only,
+ * and where it shares more. */
+static void test_batch(const expectation *expected, int share)
 {
     XLA_FFI_ExecutionContext *execution = new_execution(IN_THREADS, 2);
-    const pageattn_tensor *query = &expected->paged.args.query;
-    const size_t query_bytes = (size_t)(4 * 6 * 64 * type_bytes(query->type));
-    char *queries = check_allocate(2 * query_bytes);
-    char *outs = check_allocate(6 * expected->out_bytes),
-         *out = check_allocate(expected->out_bytes);
-    int32_t *lens = expected->paged.args.context_lens.data, *all_lens = check_allocate(3 * 4 * 4);
-    memcpy(queries, query->data, query_bytes);
-    memset(queries + query_bytes, 0, query_bytes); /* the mean of the values */
-    for (int inner = 0; inner < 3; inner++)
-        for (int seq = 0; seq < 4; seq++)
-            all_lens[inner * 4 + seq] = seq == 0 ? lens[0] - inner : lens[seq];
+    const pageattn_args *args = &expected->paged.args;
+    char *outs = check_allocate(NUM_ENTRIES * expected->out_bytes);
+    char *out = check_allocate(expected->out_bytes);
+    batch arguments, separate;
+    make_batch(&arguments, expected);
+    make_batch(&separate, expected);
 
     frame made;
-    renew(&made, &expected->paged.args, execution, outs);
+    renew(&made, args, execution, outs);
     for (int i = 0; i < 7; i++)
-        put_batch_axes(&made.buffers[i], 1, 1);
-    made.buffers[0].dims[0] = made.buffers[5].dims[0] = 2;
-    made.buffers[3].dims[1] = made.buffers[5].dims[1] = 3;
-    made.buffers[0].data = queries;
-    made.buffers[3].data = all_lens;
-    check_call(&made, "a batch", XLA_FFI_Error_Code_OK, NULL);
+        put_batch_axes(&made.buffers[i], i == 1 || i == 2 ? 1 : OUTER,
+                       i == 1 || i == 2 ? 1 : INNER);
+    if (share)
+        share_what_is_equal(&made, &arguments);
+    made.buffers[0].data = arguments.queries;
+    made.buffers[3].data = arguments.lens;
+    made.buffers[4].data = arguments.tables;
+    check_call(&made, share ? "a batch that shares" : "a batch", XLA_FFI_Error_Code_OK, NULL);
 
-    for (int entry = 0; entry < 6; entry++) {
-        char name[32];
-        renew(&made, &expected->paged.args, execution, out);
-        made.buffers[0].data = queries + (size_t)(entry / 3) * query_bytes;
-        made.buffers[3].data = all_lens + entry % 3 * 4;
-        snprintf(name, sizeof(name), "entry %d of a batch", entry);
+    for (size_t entry = 0; entry < NUM_ENTRIES; entry++) {
+        char name[48];
+        renew(&made, args, execution, out);
+        made.buffers[0].data = separate.queries + entry * separate.query_bytes;
+        made.buffers[3].data = separate.lens + entry * separate.lens_bytes;
+        made.buffers[4].data = separate.tables + entry * separate.tables_bytes;
+        snprintf(name, sizeof(name), "entry %zu of a batch%s", entry, share ? " that shares" : "");
         check_call(&made, name, XLA_FFI_Error_Code_OK, NULL);
-        check_that(memcmp(out, outs + (size_t)entry * expected->out_bytes, expected->out_bytes) ==
-                       0,
-                   name);
+        const char *of_batch = outs + entry * expected->out_bytes;
+        check_that(memcmp(out, of_batch, expected->out_bytes) == 0, name);
     }
-    free(queries);
-    free(all_lens);
+    free_batch(&arguments);
+    free_batch(&separate);
     free(outs);
     free(out);
     free_execution(execution);
@@ -580,8 +630,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++)
         test_pools(&expected[i]);
     test_callers_at_the_same_time(expected);
-    for (int i = 0; i < 3; i++)
-        test_batch(&expected[i]);
+    for (int i = 0; i < 6; i++)
+        test_batch(&expected[i / 2], i % 2);
     test_errors(&expected[0]);
     test_other_stages();
     wait_for_threads();
