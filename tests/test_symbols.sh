@@ -3,7 +3,8 @@
 #   - the shared library exports the functions of the header, each of them and nothing else;
 #   - every global symbol of the static library starts with pageattn_;
 #   - an instruction set's object defines one constant table and shares no code with the others;
-#   - nothing is needed beyond libc, libm and the threads of libc.
+#   - nothing is needed beyond libc, libm and the threads of libc;
+#   - the handler for JAX shows one function, and needs the shared library beside it.
 set -uo pipefail
 build=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.." || exit
@@ -56,6 +57,17 @@ needed=$(readelf -d "$build/libpageattn.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\
 same "libraries needed beyond libc, libm and libpthread" "" "$needed"
 same "SONAME" "libpageattn.so.0" \
     "$(readelf -d "$build/libpageattn.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')"
+
+handler=$build/libpageattn_jax.so
+same "the exported function of the handler for JAX" pageattn_jax_page_attention \
+    "$(nm -D --defined-only "$handler" | awk '{print $3}')"
+same "libraries that the handler needs" "libc.so.6 libpageattn.so.0" \
+    "$(readelf -d "$handler" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort | paste -sd ' ')"
+same "where the handler looks for them" "\$ORIGIN" \
+    "$(readelf -d "$handler" | sed -n 's/.*(RUNPATH).*\[\(.*\)\]/\1/p')"
+same "global names of the handler without the prefix" "" \
+    "$(find "$build" -path '*pageattn_jax.dir*' -name '*.o' -exec nm -g --defined-only {} + |
+        awk 'NF == 3 {print $3}' | grep -v '^pageattn_jax_')"
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

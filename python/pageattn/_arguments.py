@@ -13,6 +13,7 @@ import ctypes
 import functools
 import operator
 import struct
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -44,6 +45,8 @@ _KV_LAYOUTS = {
 }
 _ISAS: dict[Any, int] = {None: _library.ISA_AUTO, **_library.ISAS}
 
+_INPUTS = ("query", "key_cache", "value_cache", "context_lens", "block_tables")
+_NO_SCRATCH = (0, 0)
 _NO_TENSOR: tuple[int, ...] = (0, _library.NO_TYPE, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -71,7 +74,7 @@ def pack(
 
     `out` None: allocated, of the query's type. `lse` True: allocated; False: not wanted.
     """
-    axes = _code("kv_layout", kv_layout, _KV_LAYOUTS)
+    axes = kv_axes(kv_layout)
     tensors = (
         *_tensor("query", _ROW_AXES, query),
         *_tensor("key_cache", axes, key_cache),
@@ -79,19 +82,17 @@ def pack(
         *_tensor("context_lens", _LENS_AXES, context_lens),
         *_tensor("block_tables", _TABLE_AXES, block_tables),
     )
-    options = (
-        _attn_scale(attn_scale),
-        _soft_cap(attn_logits_soft_cap),
-        _mask_value(mask_value),
-        _optional_integer("sliding_window", sliding_window, 1, _INT32_MAX, 0),
-        _optional_integer("max_context_len", max_context_len, 0, _INT64_MAX, -1),
-        _code("numerics", numerics, _library.NUMERICS),
-        _integer("num_splits", num_splits, 0, _INT32_MAX),
-        _optional_integer("pages_per_compute_block", pages_per_compute_block, 1, _INT32_MAX, 0),
-        _code("megacore_mode", megacore_mode, _library.MEGACORE_MODES),
-        flag("inline_seq_dim", inline_seq_dim),
-        0,
-        0,
+    options = pack_options(
+        attn_scale,
+        max_context_len,
+        num_splits,
+        mask_value,
+        attn_logits_soft_cap,
+        pages_per_compute_block,
+        megacore_mode,
+        inline_seq_dim,
+        sliding_window,
+        numerics,
     )
     if out is None:
         out = np.empty((*query.shape[:2], value_cache.shape[3]), query.dtype)
@@ -105,7 +106,64 @@ def pack(
     if lse:
         lse_array = np.empty(query.shape[:2], np.float32)
         packed_lse = _tensor("lse", _LSE_AXES, lse_array)
-    return (_ARGS_BYTES, *tensors, *packed_out, *packed_lse, *options), out, lse_array
+    return (_ARGS_BYTES, *tensors, *packed_out, *packed_lse, *options, *_NO_SCRATCH), out, lse_array
+
+
+def pack_shapes(
+    shapes: Iterable[tuple[tuple[int, ...], np.dtype[Any]]],
+    kv_layout: Any,
+    options: tuple[float, ...],
+) -> tuple[float, ...]:
+    """The values of pageattn_args for contiguous arrays that need not exist yet.
+
+    `shapes` are shape and dtype of query, key_cache, value_cache, context_lens and block_tables.
+    The data pointers are NULL. `out` has the query's type; `lse` is not wanted.
+    """
+    cache_axes = kv_axes(kv_layout)
+    all_axes = (_ROW_AXES, cache_axes, cache_axes, _LENS_AXES, _TABLE_AXES)
+    tensors: list[int] = []
+    rows = []
+    for name, axes, (shape, dtype) in zip(_INPUTS, all_axes, shapes, strict=True):
+        tensors += 0, *_view(name, axes, dtype, shape, _contiguous_strides(shape, dtype.itemsize))
+        rows.append((shape, dtype))
+    (query_shape, dtype), value_shape = rows[0], rows[2][0]
+    out_shape = (*query_shape[:2], value_shape[3])
+    strides = _contiguous_strides(out_shape, dtype.itemsize)
+    out = (0, *_view("out", _ROW_AXES, dtype, out_shape, strides))
+    return (_ARGS_BYTES, *tensors, *out, *_NO_TENSOR, *options, *_NO_SCRATCH)
+
+
+def kv_axes(kv_layout: Any) -> tuple[int, ...]:
+    """Which axis of a cache is each of [num_kv_heads, num_pages, page_size, head_dim]."""
+    axes: tuple[int, ...] = _code("kv_layout", kv_layout, _KV_LAYOUTS)
+    return axes
+
+
+def pack_options(
+    attn_scale: Any,
+    max_context_len: Any,
+    num_splits: Any,
+    mask_value: Any,
+    attn_logits_soft_cap: Any,
+    pages_per_compute_block: Any,
+    megacore_mode: Any,
+    inline_seq_dim: Any,
+    sliding_window: Any,
+    numerics: Any,
+) -> tuple[float, ...]:
+    """The values of the fields of pageattn_args from attn_scale to inline_seq_dim."""
+    return (
+        _attn_scale(attn_scale),
+        _soft_cap(attn_logits_soft_cap),
+        _mask_value(mask_value),
+        _optional_integer("sliding_window", sliding_window, 1, _INT32_MAX, 0),
+        _optional_integer("max_context_len", max_context_len, 0, _INT64_MAX, -1),
+        _code("numerics", numerics, _library.NUMERICS),
+        _integer("num_splits", num_splits, 0, _INT32_MAX),
+        _optional_integer("pages_per_compute_block", pages_per_compute_block, 1, _INT32_MAX, 0),
+        _code("megacore_mode", megacore_mode, _library.MEGACORE_MODES),
+        flag("inline_seq_dim", inline_seq_dim),
+    )
 
 
 # ---- arrays ------------------------------------------------------------------------------------
@@ -184,6 +242,14 @@ def _element_strides(
                 "read"
             )
     return elements
+
+
+def _contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """In bytes, the last axis fastest."""
+    strides = [itemsize]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides)) if shape else ()
 
 
 def _check_array(name: str, array: Any) -> None:

@@ -59,6 +59,16 @@ class Context:
         if _attend(self._handle, self._args_address, self._error_address) != OK:
             raise_error(self._error)
 
+    def check(self, values: Sequence[float]) -> None:
+        """Raises what `attend` would raise for these shapes, types and options."""
+        pack_args_into(self._args, 0, *values)
+        unused = ctypes.c_size_t()
+        status = library.pageattn_scratch_bytes(
+            self._handle, self._args_address, ctypes.addressof(unused), self._error_address
+        )
+        if status != OK:
+            raise_error(self._error)
+
     @property
     def isa(self) -> str:
         return isa_name(library.pageattn_context_isa(self._handle))

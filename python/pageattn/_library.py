@@ -168,6 +168,7 @@ def _declare(library: ctypes.CDLL) -> None:
     pointer = ctypes.c_void_p
     functions: dict[str, tuple[Any, list[Any]]] = {
         "pageattn_attend": (ctypes.c_int32, [pointer, pointer, pointer]),
+        "pageattn_scratch_bytes": (ctypes.c_int32, [pointer, pointer, pointer, pointer]),
         "pageattn_reference": (ctypes.c_int32, [pointer, pointer, pointer, pointer]),
         "pageattn_context_create": (ctypes.c_int32, [pointer, pointer, pointer]),
         "pageattn_context_destroy": (None, [pointer]),
