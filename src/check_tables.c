@@ -10,9 +10,8 @@
 #include "error.h"
 
 static pageattn_status wrong_len(const pageattn_args *args, const pageattn_problem *problem,
-                                 int64_t seq, pageattn_error *error)
+                                 int64_t seq, int64_t len, pageattn_error *error)
 {
-    const int64_t len = pageattn_problem_context_len(problem, seq);
     if (problem->max_context_len == problem->max_blocks * problem->page_size)
         return pageattn_fail(
             error, PAGEATTN_ERROR_CONTEXT_LEN,
@@ -50,7 +49,7 @@ static pageattn_status blame_entry(const pageattn_problem *problem, int64_t seq,
                                    int64_t end, pageattn_error *error)
 {
     for (int64_t block = begin; block < end; block++) {
-        const int64_t page = pageattn_problem_page(problem, seq, block);
+        const int64_t page = pageattn_problem_stated_page(problem, seq, block);
         if (page < 0 || page >= problem->num_pages)
             return pageattn_fail(error, PAGEATTN_ERROR_BLOCK_TABLE,
                                  "block_tables[%" PRId64 "][%" PRId64 "] = %" PRId64
@@ -61,10 +60,9 @@ static pageattn_status blame_entry(const pageattn_problem *problem, int64_t seq,
                          "block_tables[%" PRId64 "] was changed during the call", seq);
 }
 
-static pageattn_status check_row(const pageattn_problem *problem, int64_t seq,
+static pageattn_status check_row(const pageattn_problem *problem, int64_t seq, int64_t len,
                                  pageattn_error *error)
 {
-    const int64_t len = pageattn_problem_context_len(problem, seq);
     if (len == 0)
         return PAGEATTN_OK;
     const int64_t begin = pageattn_problem_first_position(problem, len) / problem->page_size;
@@ -80,12 +78,10 @@ pageattn_status pageattn_check_tables(const pageattn_args *args, const pageattn_
                                       pageattn_error *error)
 {
     for (int64_t seq = 0; seq < problem->num_seqs; seq++) {
-        const int64_t len = pageattn_problem_context_len(problem, seq);
+        const int64_t len = pageattn_problem_stated_len(problem, seq);
         if (len < 0 || len > problem->max_context_len)
-            return wrong_len(args, problem, seq, error);
-    }
-    for (int64_t seq = 0; seq < problem->num_seqs; seq++) {
-        pageattn_status status = check_row(problem, seq, error);
+            return wrong_len(args, problem, seq, len, error);
+        pageattn_status status = check_row(problem, seq, len, error);
         if (status != PAGEATTN_OK)
             return status;
     }

@@ -17,6 +17,14 @@ pageattn_status pageattn_fail(pageattn_error *error, pageattn_status status, con
     return status;
 }
 
+pageattn_status pageattn_fail_changed(pageattn_error *error)
+{
+    return pageattn_fail(error, PAGEATTN_ERROR_CHANGED,
+                         "context_lens or block_tables were right when the call began and wrong "
+                         "while it ran: something changed them; they must stay as they are until "
+                         "the call returns, and out and lse hold no result now");
+}
+
 pageattn_status pageattn_succeed(pageattn_error *error)
 {
     if (error != NULL) {
@@ -63,6 +71,8 @@ const char *pageattn_status_name(pageattn_status status)
         return "busy";
     case PAGEATTN_ERROR_EXECUTOR:
         return "executor";
+    case PAGEATTN_ERROR_CHANGED:
+        return "changed inputs";
     }
     return "unknown status";
 }

@@ -8,6 +8,9 @@
 __attribute__((format(printf, 3, 4))) pageattn_status
 pageattn_fail(pageattn_error *error, pageattn_status status, const char *format, ...);
 
+/* PAGEATTN_ERROR_CHANGED: the check passed, and what it had seen was no longer there later. */
+pageattn_status pageattn_fail_changed(pageattn_error *error);
+
 /* Records success, and returns PAGEATTN_OK. */
 pageattn_status pageattn_succeed(pageattn_error *error);
 

@@ -105,9 +105,10 @@ int pageattn_plan_limits_of(const pageattn_problem *problem, int64_t num_seqs, i
 }
 
 /* The positions that are attended to; returns their number. */
-static int64_t place_seq(const pageattn_problem *problem, int64_t index, pageattn_plan_seq *seq)
+static int64_t place_seq(const pageattn_problem *problem, int64_t index, pageattn_plan_seq *seq,
+                         int *changed)
 {
-    seq->end = pageattn_problem_context_len(problem, index);
+    seq->end = pageattn_problem_context_len(problem, index, changed);
     seq->begin = pageattn_problem_first_position(problem, seq->end);
     return seq->end - seq->begin;
 }
@@ -207,9 +208,10 @@ void pageattn_plan_make(const pageattn_problem *problem, int64_t seq_begin, int6
     int64_t num_tokens = 0;
     plan->seq_begin = seq_begin;
     plan->seq_end = seq_end;
+    plan->changed = 0;
     for (int64_t seq = seq_begin; seq < seq_end; seq++)
-        num_tokens =
-            saturating_add(num_tokens, place_seq(problem, seq, &plan->seqs[seq - seq_begin]));
+        num_tokens = saturating_add(
+            num_tokens, place_seq(problem, seq, &plan->seqs[seq - seq_begin], &plan->changed));
     num_tokens = saturating_mul(num_tokens, problem->num_kv_heads);
 
     const int64_t token_bytes = problem->keys.row_bytes + problem->values.row_bytes;

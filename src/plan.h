@@ -47,6 +47,7 @@ typedef struct pageattn_plan {
     int64_t num_workers;
     int64_t seq_begin; /* the launch */
     int64_t seq_end;
+    int changed;             /* a context length became wrong since the check */
     pageattn_plan_seq *seqs; /* of the launch: index seq - seq_begin */
     pageattn_task_range *tasks;
 } pageattn_plan;

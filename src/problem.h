@@ -1,6 +1,7 @@
 /*
- * A checked call. Everything here holds: sizes fit, strides were checked against overflow, every
- * block table entry that is needed is a page of the cache. The planner and the kernels trust it.
+ * A checked call. Everything here holds: sizes fit, strides were checked against overflow. The
+ * planner and the kernels trust it. Only what the check found in context_lens and block_tables may
+ * have changed since, so their values are brought into range again wherever they are read.
  * The product of a tensor's sizes and its element size fits a ptrdiff_t, even where a stride of 0
  * or a size of 0 makes the memory small; so does max_blocks * page_size.
  *
@@ -69,16 +70,58 @@ typedef struct pageattn_problem {
     int inline_seq_dim;
 } pageattn_problem;
 
-static inline int64_t pageattn_problem_context_len(const pageattn_problem *problem, int64_t seq)
+/* Read once: a compiler may read a plain object again after its value was judged. */
+static inline int64_t pageattn_read_index(const char *entry)
 {
-    return *(const int32_t *)(problem->context_lens.data + seq * problem->context_lens.row_bytes);
+    return __atomic_load_n((const int32_t *)(const void *)entry, __ATOMIC_RELAXED);
+}
+
+/* What stands in context_lens and block_tables at this moment, whatever it is. */
+static inline int64_t pageattn_problem_stated_len(const pageattn_problem *problem, int64_t seq)
+{
+    return pageattn_read_index(problem->context_lens.data + seq * problem->context_lens.row_bytes);
+}
+
+static inline const char *pageattn_problem_entry(const pageattn_problem *problem, int64_t seq,
+                                                 int64_t logical_page)
+{
+    return problem->block_tables.data + seq * problem->block_tables.row_bytes +
+           logical_page * problem->block_tables.entry_bytes;
+}
+
+static inline int64_t pageattn_problem_stated_page(const pageattn_problem *problem, int64_t seq,
+                                                   int64_t logical_page)
+{
+    return pageattn_read_index(pageattn_problem_entry(problem, seq, logical_page));
+}
+
+/* The same behind the check. Sets *changed, and gives a value that leads into the tensors, if what
+ * stands there now would not have passed it. Without a page the check lets no token pass. */
+static inline int64_t pageattn_problem_context_len(const pageattn_problem *problem, int64_t seq,
+                                                   int *changed)
+{
+    const int64_t len = pageattn_problem_stated_len(problem, seq);
+    const int64_t most = problem->num_pages > 0 ? problem->max_context_len : 0;
+    if (len >= 0 && len <= most)
+        return len;
+    *changed = 1;
+    return 0;
+}
+
+static inline int64_t pageattn_read_page(const char *entry, int64_t num_pages, int *changed)
+{
+    const int64_t page = pageattn_read_index(entry);
+    if (__builtin_expect((uint64_t)page < (uint64_t)num_pages, 1))
+        return page;
+    *changed = 1;
+    return 0;
 }
 
 static inline int64_t pageattn_problem_page(const pageattn_problem *problem, int64_t seq,
-                                            int64_t logical_page)
+                                            int64_t logical_page, int *changed)
 {
-    return *(const int32_t *)(problem->block_tables.data + seq * problem->block_tables.row_bytes +
-                              logical_page * problem->block_tables.entry_bytes);
+    return pageattn_read_page(pageattn_problem_entry(problem, seq, logical_page),
+                              problem->num_pages, changed);
 }
 
 /* The first position that is attended to: everything before it is excluded and never read. */

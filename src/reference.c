@@ -14,7 +14,9 @@ typedef struct row_memory {
     double *query;  /* [head_dim] */
     double *key;    /* [head_dim] */
     double *value;  /* [value_head_dim] */
-    double *logits; /* [longest context] */
+    double *logits; /* [longest_context] */
+    int64_t longest_context;
+    int changed; /* a context length or block table entry became wrong since the check */
 } row_memory;
 
 static double widen_f32(uint32_t bits)
@@ -46,9 +48,10 @@ static void widen_row(const void *row, pageattn_type type, int64_t count, double
 }
 
 static const char *row_of(const pageattn_problem *problem, const pageattn_side *side, int64_t seq,
-                          int64_t kv_head, int64_t position)
+                          int64_t kv_head, int64_t position, int *changed)
 {
-    const int64_t page = pageattn_problem_page(problem, seq, position / problem->page_size);
+    const int64_t page =
+        pageattn_problem_page(problem, seq, position / problem->page_size, changed);
     const int64_t slot = position % problem->page_size;
     return side->data + kv_head * side->head_bytes + page * side->page_bytes +
            slot * side->slot_bytes;
@@ -104,22 +107,22 @@ static double softmax(double *logits, int64_t count)
 
 /* One row of the result: a query head of a sequence that attends to [begin, len). */
 static double attend_row(const pageattn_problem *problem, int64_t seq, int64_t head, int64_t begin,
-                         int64_t len, const row_memory *memory, double *out)
+                         int64_t len, row_memory *memory, double *out)
 {
     const int64_t kv_head = head / problem->group_size;
     const char *query =
         problem->query.data + seq * problem->query.seq_bytes + head * problem->query.head_bytes;
     widen_row(query, problem->query.type, problem->head_dim, memory->query);
     for (int64_t t = begin; t < len; t++) {
-        widen_row(row_of(problem, &problem->keys, seq, kv_head, t), problem->kv_type,
-                  problem->head_dim, memory->key);
+        widen_row(row_of(problem, &problem->keys, seq, kv_head, t, &memory->changed),
+                  problem->kv_type, problem->head_dim, memory->key);
         memory->logits[t - begin] =
             logit_of(problem, dot(memory->query, memory->key, problem->head_dim), t, len);
     }
     const double lse = softmax(memory->logits, len - begin);
     for (int64_t t = begin; t < len; t++) {
-        widen_row(row_of(problem, &problem->values, seq, kv_head, t), problem->kv_type,
-                  problem->value_head_dim, memory->value);
+        widen_row(row_of(problem, &problem->values, seq, kv_head, t, &memory->changed),
+                  problem->kv_type, problem->value_head_dim, memory->value);
         for (int64_t d = 0; d < problem->value_head_dim; d++)
             out[d] += memory->logits[t - begin] * memory->value[d];
     }
@@ -131,12 +134,22 @@ static double quiet(double value)
     return isnan(value) ? (double)NAN : value;
 }
 
-static void attend_all(const pageattn_problem *problem, const row_memory *memory, double *out,
+/* A context that has grown since the memory was made is not read to its new end. */
+static int64_t context_len(const pageattn_problem *problem, int64_t seq, row_memory *memory)
+{
+    const int64_t len = pageattn_problem_context_len(problem, seq, &memory->changed);
+    if (len <= memory->longest_context)
+        return len;
+    memory->changed = 1;
+    return 0;
+}
+
+static void attend_all(const pageattn_problem *problem, row_memory *memory, double *out,
                        double *lse)
 {
     for (int64_t row = 0; row < problem->num_seqs * problem->num_heads; row++) {
         const int64_t seq = row / problem->num_heads, head = row % problem->num_heads;
-        const int64_t len = pageattn_problem_context_len(problem, seq);
+        const int64_t len = context_len(problem, seq, memory);
         const int64_t begin = pageattn_problem_first_position(problem, len);
         double *out_row = out + row * problem->value_head_dim;
         for (int64_t d = 0; d < problem->value_head_dim; d++)
@@ -151,11 +164,11 @@ static void attend_all(const pageattn_problem *problem, const row_memory *memory
     }
 }
 
-static int64_t longest_context(const pageattn_problem *problem)
+static int64_t longest_context(const pageattn_problem *problem, int *changed)
 {
     int64_t longest = 0;
     for (int64_t seq = 0; seq < problem->num_seqs; seq++) {
-        const int64_t len = pageattn_problem_context_len(problem, seq);
+        const int64_t len = pageattn_problem_context_len(problem, seq, changed);
         longest = len > longest ? len : longest;
     }
     return longest;
@@ -166,20 +179,24 @@ static pageattn_status compute(const pageattn_problem *problem, double *out, dou
 {
     const size_t head_dim = (size_t)problem->head_dim;
     const size_t value_head_dim = (size_t)problem->value_head_dim;
-    const size_t count = 2 * head_dim + value_head_dim + (size_t)longest_context(problem);
+    int changed = 0;
+    const int64_t longest = longest_context(problem, &changed);
+    const size_t count = 2 * head_dim + value_head_dim + (size_t)longest;
     double *numbers = calloc(count, sizeof(double));
     if (numbers == NULL)
         return pageattn_fail(error, PAGEATTN_ERROR_MEMORY,
                              "out of memory for %zu numbers of binary64", count);
-    const row_memory memory = {
+    row_memory memory = {
         .query = numbers,
         .key = numbers + head_dim,
         .value = numbers + 2 * head_dim,
         .logits = numbers + 2 * head_dim + value_head_dim,
+        .longest_context = longest,
+        .changed = changed,
     };
     attend_all(problem, &memory, out, lse);
     free(numbers);
-    return pageattn_succeed(error);
+    return memory.changed ? pageattn_fail_changed(error) : pageattn_succeed(error);
 }
 
 pageattn_status pageattn_reference(const pageattn_args *args, double *out, double *lse,

@@ -25,6 +25,7 @@ struct run {
     _Atomic int64_t next_task[2]; /* of each shard */
     _Atomic int64_t num_slots_run;
     _Atomic int slot_run_twice;
+    _Atomic int inputs_changed;
 };
 
 /* Working memory of the worker in one slot. */
@@ -115,7 +116,8 @@ static void compute_leaf(struct worker *worker, const pageattn_leaf_place *place
         .attn_scale = problem->attn_scale,
         .logits = worker->logits,
     };
-    pageattn_walk_rows(problem, place, next, worker->rows);
+    if (pageattn_walk_rows(problem, place, next, worker->rows))
+        atomic_store(&worker->run->inputs_changed, 1);
     if (worker->run->fast)
         worker->run->fast->attend_leaf[problem->kv_type](&leaf, state);
     else
@@ -306,6 +308,8 @@ static void plan_launch(struct run *run, int64_t seq_begin, int64_t seq_end)
     run->plan.tasks = (pageattn_task_range *)(run->scratch + run->layout->tasks);
     pageattn_plan_make(run->problem, seq_begin, seq_end, run->context->num_workers,
                        run->context->min_bytes_per_worker, &run->plan);
+    if (run->plan.changed)
+        atomic_store(&run->inputs_changed, 1);
 }
 
 /* Of several launches a later one must not fail for want of a thread when earlier ones have written
@@ -340,5 +344,7 @@ pageattn_status pageattn_run(const pageattn_context *context, const pageattn_pro
         start_counters(&run);
         status = run_slots(&run, error);
     }
+    if (status == PAGEATTN_OK && atomic_load(&run.inputs_changed))
+        return pageattn_fail_changed(error);
     return status;
 }

@@ -10,7 +10,7 @@
 size_t pageattn_run_scratch_bytes(const pageattn_context *context, const pageattn_problem *problem);
 
 /* `scratch` has that many bytes, aligned to PAGEATTN_SCRATCH_ALIGNMENT.
- * Errors: THREAD and EXECUTOR. */
+ * Errors: THREAD, EXECUTOR and CHANGED. */
 pageattn_status pageattn_run(const pageattn_context *context, const pageattn_problem *problem,
                              void *scratch, pageattn_error *error);
 

@@ -775,7 +775,8 @@ static const wrong_call wrong_values[] = {
     {"context_lens through a stride", PAGEATTN_ERROR_CONTEXT_LEN,
      "context_lens[3] = 99 is outside [0, 20], *",
      .pokes = {SET(args.context_lens.stride[0], -1),
-               SET_POINTER(args.context_lens.data, call.lens + 3), SET(lens[0], 99)}},
+               SET_POINTER(args.context_lens.data, call.lens + 3), SET(lens[3], 0), SET(lens[2], 0),
+               SET(lens[1], 0), SET(lens[0], 99)}},
 
     {"block_tables -1", PAGEATTN_ERROR_BLOCK_TABLE, "block_tables[0][0] = -1 is outside [0, 16)",
      .pokes = {SET(tables[0][0], -1)}},
@@ -1319,7 +1320,7 @@ static void test_scratch_bytes_is_blind(void)
 
 static void test_names(void)
 {
-    for (int status = PAGEATTN_OK; status <= PAGEATTN_ERROR_EXECUTOR; status++) {
+    for (int status = PAGEATTN_OK; status <= PAGEATTN_ERROR_CHANGED; status++) {
         if (strcmp(pageattn_status_name((pageattn_status)status),
                    pageattn_status_name((pageattn_status)99)) == 0)
             check_failed("status names", "status %d has none", status);

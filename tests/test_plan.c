@@ -23,6 +23,7 @@ static void use_lens(struct batch *batch)
 {
     batch->problem.context_lens.data = (const char *)batch->lens;
     batch->problem.context_lens.row_bytes = sizeof(int32_t);
+    batch->problem.num_pages = 1; /* contexts have tokens only where there are pages */
     for (int64_t i = 0; i < batch->problem.num_seqs; i++)
         if (batch->problem.max_context_len < batch->lens[i])
             batch->problem.max_context_len = batch->lens[i];

@@ -28,8 +28,9 @@
  *     split of the work, the page size, the layout, the other sequences of the batch, the padding
  *     of the block table and the content of unused slots. docs/numerics.md defines the arithmetic.
  *     (PAGEATTN_NUMERICS_FAST, for those who ask for it, gives up the instruction set only.)
- *   - No argument, however wrong, makes it read or write outside the tensors. A wrong call returns
- *     a status and a message, and has written nothing to `out` and `lse`.
+ *   - No argument, however wrong, makes it read or write outside the tensors, also not if another
+ *     thread changes context_lens or block_tables during the call. A wrong call returns a status
+ *     and a message, and has written nothing to `out` and `lse`.
  *   - It never prints, aborts, exits, throws, or raises a signal.
  *
  * The header compiles as C99 and later and as C++11 and later. It is in the order in which one
@@ -78,6 +79,7 @@ typedef enum pageattn_status {
     PAGEATTN_ERROR_THREAD = 14,      /* a worker thread could not be created */
     PAGEATTN_ERROR_BUSY = 15,        /* the context is in use by another call */
     PAGEATTN_ERROR_EXECUTOR = 16,    /* the caller's executor did not run every task once */
+    PAGEATTN_ERROR_CHANGED = 17,     /* context_lens or block_tables became wrong during the call */
 } pageattn_status;
 
 /* Filled by every call that takes one; the pointer may always be NULL. The message names the
@@ -249,10 +251,17 @@ typedef struct pageattn_context pageattn_context;
  * Computes attention. Returns when `out` and `lse` are complete.
  *
  * Thread-safe over different contexts; a call on a context that is in use returns
- * PAGEATTN_ERROR_BUSY. The tensors must not change during the call.
+ * PAGEATTN_ERROR_BUSY.
  *
- * Errors: every status of this header but ISA. On each of them except EXECUTOR nothing has been
- * written to `out` and `lse`, and the context can be used again.
+ * `args` and the tensors must not change during the call. If something changes context_lens or
+ * block_tables all the same, the call stays inside the tensors; what it writes to `out` and `lse`
+ * is then unspecified. It returns PAGEATTN_ERROR_CHANGED if it met a length or a page that is out
+ * of range; a change to another right value can't be noticed. Entries are judged where they are
+ * used: with pages of 16 tokens this costs nothing that could be measured, with pages of one token
+ * at most 2 % (docs/reliability.md).
+ *
+ * Errors: every status of this header but ISA. On each of them except EXECUTOR and CHANGED nothing
+ * has been written to `out` and `lse`. After each of them the context can be used again.
  *
  * Memory is allocated only when a call needs more scratch than any call before it did, and threads
  * are started only when a call needs more of them than any before.

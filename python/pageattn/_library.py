@@ -34,6 +34,7 @@ _ERROR_MEMORY = 13
 _ERROR_THREAD = 14
 _ERROR_BUSY = 15
 _ERROR_EXECUTOR = 16
+_ERROR_CHANGED = 17
 
 # Every status that is not in here is a wrong argument.
 _EXCEPTIONS: dict[int, type[Exception]] = {
@@ -42,6 +43,7 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
     _ERROR_THREAD: RuntimeError,
     _ERROR_BUSY: RuntimeError,
     _ERROR_EXECUTOR: RuntimeError,
+    _ERROR_CHANGED: RuntimeError,
 }
 
 
