@@ -38,11 +38,14 @@ typedef struct spin_state {
     uint32_t num_pauses;
 } spin_state;
 
-static inline int64_t now_ns(void)
+/* False where the clock may not be read, as in some sandboxes. */
+static inline bool read_clock(int64_t *now_ns)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+        return false;
+    *now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    return true;
 }
 
 static inline void pause_cpu(void)
@@ -56,8 +59,8 @@ static inline void pause_cpu(void)
 #endif
 }
 
-/* One step of a wait; false when it has lasted for spin_ns. Where the one that is waited for may
- * need this very CPU, `yields` offers it at each step. */
+/* One step of a wait; false when it has lasted for spin_ns, or nobody knows how long. Where the one
+ * that is waited for may need this very CPU, `yields` offers it at each step. */
 static inline bool spin_once(spin_state *spin, int64_t spin_ns, bool yields)
 {
     if (yields) {
@@ -67,7 +70,9 @@ static inline bool spin_once(spin_state *spin, int64_t spin_ns, bool yields)
         if (++spin->num_pauses % PAUSES_PER_CLOCK != 0)
             return true;
     }
-    int64_t now = now_ns();
+    int64_t now;
+    if (!read_clock(&now))
+        return false;
     if (spin->start_ns == 0)
         spin->start_ns = now;
     return now - spin->start_ns < spin_ns;

@@ -531,6 +531,23 @@ static void test_lives_without(request what)
     check_that(atomic_load(&num_asked[what]) > 0, where);
 }
 
+/* ---- Without a clock ---- */
+
+/* How long it has spun, nobody can tell; so an idle worker sleeps instead of spinning for ever. */
+static void test_idle_workers_sleep_without_clock(void)
+{
+    ledger book = {0};
+    atomic_store(&always_fails[CLOCK], 1);
+    pageattn_context *created = context_in(&book, NULL);
+    atomic_store(&num_asked[FUTEX_WAITING], 0);
+    right_call_succeeds("without a clock", created);
+    for (int i = 0; i < 5000 && atomic_load(&num_asked[FUTEX_WAITING]) == 0; i++)
+        usleep(1000);
+    check_that(atomic_load(&num_asked[FUTEX_WAITING]) > 0, "an idle worker sleeps without a clock");
+    pageattn_context_destroy(created);
+    atomic_store(&always_fails[CLOCK], 0);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -539,6 +556,7 @@ int main(int argc, char **argv)
     test_warm_calls_allocate_nothing();
     test_failing_threads("no thread can be started", 1);
     test_failing_threads("no thread can be started, one launch a sequence", 0);
+    test_idle_workers_sleep_without_clock();
     atomic_store(&num_blocks, 0);
     test_lives("all in order");
     test_lives_without(AFFINITY);
