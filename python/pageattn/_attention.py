@@ -167,15 +167,17 @@ def page_attention(
         out of range, an `out` that is read-only or overlaps an input, an instruction set that this
         CPU lacks.
     MemoryError, RuntimeError
-        Out of memory; a thread could not be started.
+        Out of memory; a thread could not be started; context_lens or block_tables changed to values
+        out of range during the call.
 
-    Whenever it raises, `out` is as it was.
+    Whenever it raises, `out` is as it was, except after a change during the call.
 
     Notes
     -----
     Arrays are read through their strides and never copied; only the head_dim axis must be
     contiguous. May be called from several threads at once; the GIL is released while it computes,
-    and no array of the call may be written meanwhile. Works in the child of a fork.
+    and no array of the call may be written meanwhile: that leads to no harm outside `out`, but to a
+    result without meaning. Works in the child of a fork.
     """
     want_lse = flag("return_lse", return_lse)
     key = context_key(isa, num_threads)
