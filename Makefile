@@ -1,10 +1,12 @@
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build test run sanitize install format clean
+.PHONY: help build test run sanitize soak install format clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+SOAK_SECONDS ?= 600
+SOAK_SEED ?= 1
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -25,6 +27,12 @@ build: ## builds libpageattn.so, libpageattn.a and the program pageattn into bui
 sanitize: ## the C tests under the address, undefined-behaviour and thread sanitizers
 	@tools/setup build test
 	@tests/run asan-ubsan tsan
+
+soak: ## random calls, threads, forks and faults for SOAK_SECONDS (600), compared by bits
+	@tools/setup build test
+	cmake --preset gcc
+	cmake --build --preset gcc --target soak
+	build/gcc/tests/soak -s $(SOAK_SEED) $(SOAK_SECONDS)
 
 install: ## installs under PREFIX (/usr/local), staged under DESTDIR if given
 	@tools/setup build

@@ -295,6 +295,10 @@ typedef void (*pageattn_task)(void *arg, int64_t index);
  * the calling one included, on fewer than num_workers, or one after the other: no task waits for
  * another. parallel_for must not throw through the library and must not call it with the same
  * context.
+ *
+ * A task that was never run, was run twice (also at the same time), or whose index is out of range
+ * makes the call return PAGEATTN_ERROR_EXECUTOR, and does no harm otherwise. A task that runs after
+ * parallel_for has returned can't be noticed: it touches memory of a call that is over.
  */
 typedef struct pageattn_executor {
     size_t struct_size;  /* sizeof(pageattn_executor) */
@@ -354,7 +358,11 @@ PAGEATTN_API pageattn_status pageattn_context_create(const pageattn_context_opti
                                                      pageattn_error *error);
 
 /* Stops the threads and frees everything; NULL is fine. No call may be running on the context.
- * In the child of a fork it frees the memory; the threads belong to the parent. */
+ *
+ * Fork: a context may be used and destroyed in the child. If no call was running on it, it works
+ * there, and starts threads of its own when it needs them; the parent's stay the parent's. If a
+ * call was running on it on another thread, each call on it in the child returns
+ * PAGEATTN_ERROR_BUSY: destroy it and create another. */
 PAGEATTN_API void pageattn_context_destroy(pageattn_context *context);
 
 /* 1 if PAGEATTN_NUMERICS_FAST has arithmetic of its own for caches of this type on this context,
