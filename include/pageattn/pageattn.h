@@ -226,7 +226,8 @@ typedef struct pageattn_args {
                                needs scratch for one sequence only; 1 */
 
     /* Working memory lent by the caller: aligned to PAGEATTN_SCRATCH_ALIGNMENT and at least as
-     * large as pageattn_scratch_bytes says. NULL: the context's own, which grows when needed. */
+     * large as pageattn_scratch_bytes says. NULL: the context's own, which grows when needed. The
+     * call trusts what it has put there: nothing else may write to it meanwhile. */
     void *scratch;
     size_t scratch_bytes;
 } pageattn_args;

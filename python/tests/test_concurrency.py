@@ -150,6 +150,36 @@ def test_a_signal_handler_may_call(big, big_expected):
     assert len(seen) >= 50 and all(seen)
 
 
+def test_arrays_that_another_thread_changes(big, big_expected):
+    arrays = {name: array.copy() for name, array in big.items()}
+    stop = threading.Event()
+
+    def scribble():
+        wild = [2**31 - 1, -(2**31), -1, 10**6]
+        while not stop.is_set():
+            for name in ("block_tables", "context_lens"):
+                arrays[name][...] = wild[0]
+                wild.append(wild.pop(0))
+                arrays[name][...] = big[name]
+
+    thread = threading.Thread(target=scribble)
+    thread.start()
+    ended = {"returned": 0, "refused": 0}
+    try:
+        for _ in range(200):
+            try:
+                pageattn.page_attention(**arrays, num_threads=2)
+                ended["returned"] += 1
+            except (ValueError, RuntimeError) as error:
+                assert "context_lens" in str(error) or "block_tables" in str(error)
+                ended["refused"] += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert sum(ended.values()) == 200
+    assert two_thread_call(arrays) == big_expected
+
+
 def test_a_context_is_used_again():
     arrays = cases.make(33)
     pageattn.page_attention(**arrays, num_threads=1)
