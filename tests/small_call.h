@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One small right call with everything that it refers to, for tests of what happens when something
  * is wrong: with the call, with the context, or with the system.

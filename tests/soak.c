@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Random calls for as long as asked, by several threads at once: shapes, options, contexts,
  * executors and forks at random, wrong calls and refused memory and threads among them. Each result

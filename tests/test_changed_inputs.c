@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Block tables and context lengths that somebody changes while a call runs. That is the caller's
  * mistake, and the library's business only in that it must not lead outside the tensors: they end,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Faults: whatever the library asks of the system is refused, one request after the other, until a
  * whole life of a context passes without one. Each refusal ends in a status and a message, or in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Contexts among threads, forks and signals: every call ends, with the bits of a quiet single
  * thread, or with a status that says why not. A hang is ended by an alarm and counts as a failure.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same mistakes in every argument: each raises, names the argument, and leaves `out` alone.
 
 test_errors.py has the sentences; here is the breadth.
