@@ -1,10 +1,11 @@
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build test run sanitize install format clean
+.PHONY: help build test run sanitize fuzz install format clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+SECONDS ?= 60
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -25,6 +26,12 @@ build: ## builds libpageattn.so, libpageattn.a and the program pageattn into bui
 sanitize: ## the C tests under the address, undefined-behaviour and thread sanitizers
 	@tools/setup build test
 	@tests/run asan-ubsan tsan
+
+fuzz: ## runs the fuzz targets for SECONDS=60 each, or those in TARGETS="call json ..."
+	@tools/setup build test
+	cmake --preset fuzz
+	cmake --build --preset fuzz
+	@fuzz/run -s $(SECONDS) $(TARGETS)
 
 install: ## installs under PREFIX (/usr/local), staged under DESTDIR if given
 	@tools/setup build
