@@ -19,15 +19,20 @@
 
 /* ---- what the system refuses ---- */
 
-static int no_memory, no_affinity, no_cpu_count;
+static int no_memory, no_affinity;
 static pageattn_isa missing_isa;
+
+/* ThreadSanitizer refuses threads in the child of a fork unless told otherwise. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
 
 void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 int __real_sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *mask);
 int __wrap_sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *mask);
-long __real_sysconf(int name);
-long __wrap_sysconf(int name);
 int __real_pageattn_isa_available(pageattn_isa isa);
 int __wrap_pageattn_isa_available(pageattn_isa isa);
 
@@ -39,11 +44,6 @@ void *__wrap_calloc(size_t count, size_t bytes)
 int __wrap_sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *mask)
 {
     return no_affinity ? -1 : __real_sched_getaffinity(process, bytes, mask);
-}
-
-long __wrap_sysconf(int name)
-{
-    return no_cpu_count ? -1 : __real_sysconf(name);
 }
 
 int __wrap_pageattn_isa_available(pageattn_isa isa)
@@ -112,9 +112,7 @@ static void test_affinity_unknown(void)
     no_affinity = 1;
     check_that(pageattn_affinity_cpus() == (int32_t)sysconf(_SC_NPROCESSORS_ONLN),
                "no affinity mask: all CPUs");
-    no_cpu_count = 1;
-    check_that(pageattn_affinity_cpus() == 1, "no affinity mask, no number of CPUs: one");
-    no_affinity = no_cpu_count = 0;
+    no_affinity = 0;
 }
 
 /* A path that no buffer holds is no limit, and no overflow. */
