@@ -50,7 +50,6 @@ static void put_value(writer *out, const cli_json_document *document, const cli_
     static const char *const words[] = {"null", "false", "true"};
     char number[40];
     FUZZ_REQUIRE(++out->num_values <= document->num_values, "a value is met twice");
-    FUZZ_REQUIRE(depth <= CLI_JSON_MAX_DEPTH, "depth %d", depth);
     if (value->name != NULL) {
         put_string(out, value->name);
         put(out, ":", 1);
@@ -65,6 +64,7 @@ static void put_value(writer *out, const cli_json_document *document, const cli_
     } else if (value->type == CLI_JSON_STRING) {
         put_string(out, value->string);
     } else if (value->type == CLI_JSON_ARRAY || value->type == CLI_JSON_OBJECT) {
+        FUZZ_REQUIRE(depth < CLI_JSON_MAX_DEPTH, "depth %d", depth);
         put(out, value->type == CLI_JSON_ARRAY ? "[" : "{", 1);
         const cli_json *child = cli_json_first(document, value);
         for (; child != NULL; child = cli_json_next(document, child)) {
