@@ -29,10 +29,10 @@ static pageattn_tensor *tensor_of(pageattn_args *args, int which)
     return tensors[which];
 }
 
-static const region *region_of(const paged_case *paged, int which)
+static region *region_of(paged_case *paged, int which)
 {
-    const region *const regions[] = {&paged->query,  &paged->keys, &paged->values, &paged->lens,
-                                     &paged->tables, &paged->out,  &paged->lse};
+    region *const regions[] = {&paged->query,  &paged->keys, &paged->values, &paged->lens,
+                               &paged->tables, &paged->out,  &paged->lse};
     return regions[which];
 }
 
@@ -184,18 +184,14 @@ static void wrong_option(fuzz_input *input, pageattn_args *args)
     }
 }
 
-/* An entry of context_lens or block_tables. */
-static void wrong_entry(fuzz_input *input, const paged_case *paged, int which)
+/* An entry of context_lens or block_tables, as they lie when they are right. */
+static void wrong_entry(fuzz_input *input, const pageattn_tensor *right, const region *memory)
 {
-    const region *memory = region_of(paged, which);
-    const int64_t count = (memory->end - memory->begin) / (int64_t)sizeof(int32_t);
-    if (count == 0)
-        return;
-    /* Entries lie at one end or the other of their page. */
-    const int64_t near = fuzz_int(input, 0, count < 64 ? count - 1 : 63);
-    int32_t *entry =
-        (int32_t *)(void *)memory->begin + (paged->where.guard_before ? near : count - 1 - near);
-    *entry = (int32_t)wrong_number(input, *entry);
+    const int64_t count = right->shape[0] * (right->rank == 2 ? right->shape[1] : 1);
+    const int64_t place = fuzz_int(input, 0, 255);
+    int32_t *entry = (int32_t *)right->data + (count > 0 ? place % count : 0);
+    if (count > 0 && (char *)entry >= memory->begin && (char *)(entry + 1) <= memory->end)
+        *entry = (int32_t)wrong_number(input, *entry);
 }
 
 #define LENT_BYTES (64 << 10)
@@ -221,7 +217,7 @@ static void lend_scratch(fuzz_input *input, pageattn_args *args)
     }
 }
 
-static void make_wrong(fuzz_input *input, paged_case *paged)
+static void make_wrong(fuzz_input *input, const pageattn_args *right, paged_case *paged)
 {
     switch (fuzz_int(input, 0, 5)) {
     case 0:
@@ -234,10 +230,10 @@ static void make_wrong(fuzz_input *input, paged_case *paged)
         wrong_option(input, &paged->args);
         break;
     case 3:
-        wrong_entry(input, paged, LENS);
+        wrong_entry(input, &right->context_lens, &paged->lens);
         break;
     case 4:
-        wrong_entry(input, paged, TABLES);
+        wrong_entry(input, &right->block_tables, &paged->tables);
         break;
     case 5:
         lend_scratch(input, &paged->args);
@@ -247,9 +243,23 @@ static void make_wrong(fuzz_input *input, paged_case *paged)
 
 /* ---- can it be tried? ---- */
 
+/* Only what a right call uses has memory. A wrong one that claims a little more shall find it. */
+static void back_whole(region *memory, int is_output)
+{
+    const int64_t page = page_round(1);
+    if (memory->bytes > 1 << 18)
+        return;
+    memory->begin = memory->base + page;
+    memory->end = memory->base + memory->bytes - page;
+    const size_t length = (size_t)(memory->end - memory->begin);
+    mprotect(memory->begin, length, PROT_READ | PROT_WRITE);
+    if (is_output)
+        memset(memory->begin, UNTOUCHED, length);
+}
+
 /* Whether the memory that a tensor claims is its own. A caller may claim memory that is not there,
  * and the library must believe it: such a call proves nothing. */
-static int is_backed(const paged_case *paged, int which)
+static int is_backed(paged_case *paged, int which)
 {
     const pageattn_tensor *tensor = judge_tensor(&paged->args, which);
     const region *memory = region_of(paged, which);
@@ -277,7 +287,7 @@ static int64_t num_tokens(const pageattn_args *args)
 enum verdict { RIGHT, WRONG, UNKNOWN };
 
 /* UNKNOWN: the call cannot be made here. */
-static enum verdict judge(const paged_case *paged, const char **why)
+static enum verdict judge(paged_case *paged, const char **why)
 {
     const pageattn_args *args = &paged->args;
     if ((*why = judge_description(args)) != NULL || (*why = judge_memory(args)) != NULL)
@@ -307,7 +317,7 @@ static void require_refusal(pageattn_status status, const pageattn_error *error)
         FUZZ_REQUIRE(error->message[i] >= ' ' && error->message[i] <= '~', "%s", error->message);
 }
 
-static void require_untouched(const paged_case *paged, const char *when)
+static void require_untouched(paged_case *paged, const char *when)
 {
     FUZZ_REQUIRE(region_is_untouched(&paged->out), "%s", when);
     FUZZ_REQUIRE(region_is_untouched(&paged->lse), "%s", when);
@@ -375,7 +385,7 @@ static int infinity_met_zero(pageattn_type type, const char *element, double exa
     return isinf(exact) && isnan(decode(type, element));
 }
 
-static void require_row(const paged_case *paged, int is_changed, int64_t place, int64_t head,
+static void require_row(paged_case *paged, int is_changed, int64_t place, int64_t head,
                         const double *exact, double exact_lse)
 {
     const pageattn_args *args = &paged->args;
@@ -406,7 +416,7 @@ static int is_comparable(const pageattn_args *args)
     return args->attn_scale == PAGEATTN_DEFAULT_ATTN_SCALE || fabsf(args->attn_scale) < 1e6f;
 }
 
-static void compare_rows(const paged_case *paged, int is_changed, const exact_result *exact)
+static void compare_rows(paged_case *paged, int is_changed, const exact_result *exact)
 {
     const pageattn_args *args = &paged->args;
     const int64_t num_heads = args->out.shape[1], dim = args->out.shape[2];
@@ -416,7 +426,7 @@ static void compare_rows(const paged_case *paged, int is_changed, const exact_re
 }
 
 /* The rows go back to what they were, and nothing between them has changed. */
-static void require_gaps_untouched(const paged_case *paged)
+static void require_gaps_untouched(paged_case *paged)
 {
     const pageattn_args *args = &paged->args;
     for (int64_t i = 0; i < args->out.shape[0]; i++)
@@ -429,7 +439,7 @@ static void require_gaps_untouched(const paged_case *paged)
     require_untouched(paged, "between the rows");
 }
 
-static void require_reference(const paged_case *paged, enum verdict verdict, exact_result *exact)
+static void require_reference(paged_case *paged, enum verdict verdict, exact_result *exact)
 {
     pageattn_error error;
     const pageattn_tensor *out = &paged->args.out;
@@ -448,7 +458,7 @@ static void require_reference(const paged_case *paged, enum verdict verdict, exa
 
 /* ---- one execution ---- */
 
-static void try_call(const paged_case *paged, int is_changed, pageattn_context *context)
+static void try_call(paged_case *paged, int is_changed, pageattn_context *context)
 {
     const char *why = NULL;
     pageattn_error error;
@@ -474,7 +484,7 @@ static void try_call(const paged_case *paged, int is_changed, pageattn_context *
     free(exact.lse);
 }
 
-static void forbid_writing(const paged_case *paged)
+static void forbid_writing(paged_case *paged)
 {
     for (int i = QUERY; i < OUT; i++) {
         const region *memory = region_of(paged, i);
@@ -501,8 +511,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t num_bytes)
     paged_build(&logical, &where, &paged);
     choose_steering(&input, &paged.args);
     fuzz_input mistakes = {wrongs, wrongs + sizeof(wrongs)};
+    for (int i = QUERY; i < NUM_TENSORS && num_wrong > 0; i++)
+        back_whole(region_of(&paged, i), i >= OUT);
+    const pageattn_args right = paged.args;
     for (int64_t i = 0; i < num_wrong; i++)
-        make_wrong(&mistakes, &paged);
+        make_wrong(&mistakes, &right, &paged);
     forbid_writing(&paged);
     try_call(&paged, num_wrong > 0, context_of(isa, crew));
     paged_free(&paged);
