@@ -74,6 +74,10 @@ static void require_options(const cli_bench_options *options)
     require_in("instruction sets", options->num_isas, 1, CLI_MAX_LIST);
     for (int i = 0; i < options->num_isas; i++)
         FUZZ_REQUIRE(pageattn_isa_name(options->isas[i]) != NULL, "no instruction set");
+    require_in("numerics", options->num_numerics, 1, CLI_MAX_LIST);
+    for (int i = 0; i < options->num_numerics; i++)
+        require_in("numerics", (int64_t)options->numerics[i], PAGEATTN_NUMERICS_EXACT,
+                   PAGEATTN_NUMERICS_FAST);
     require_in("layouts", options->num_layouts, 1, CLI_MAX_LIST);
     for (int i = 0; i < options->num_layouts; i++)
         FUZZ_REQUIRE(cli_layout_name(options->layouts[i]) != NULL, "no layout");
