@@ -1,12 +1,13 @@
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build test run sanitize soak install format clean
+.PHONY: help build test run sanitize soak fuzz install format clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
 SOAK_SECONDS ?= 600
 SOAK_SEED ?= 1
+SECONDS ?= 60
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -33,6 +34,12 @@ soak: ## random calls, threads, forks and faults for SOAK_SECONDS (600), compare
 	cmake --preset gcc
 	cmake --build --preset gcc --target soak
 	build/gcc/tests/soak -s $(SOAK_SEED) $(SOAK_SECONDS)
+
+fuzz: ## runs the fuzz targets for SECONDS=60 each, or those in TARGETS="call json ..."
+	@tools/setup build test
+	cmake --preset fuzz
+	cmake --build --preset fuzz
+	@fuzz/run -s $(SECONDS) $(TARGETS)
 
 install: ## installs under PREFIX (/usr/local), staged under DESTDIR if given
 	@tools/setup build

@@ -12,6 +12,10 @@
 
 #include "usable_threads.h"
 
+/* Larger numbers are no numbers of CPUs, or no caches: files that lie must not overflow a sum. */
+#define MAX_CPUS (1 << 20)
+#define MAX_CACHE_BYTES (INT64_C(1) << 30) /* or KiB, or MiB */
+
 /* The first line of a file without its newline; "" if there is none. */
 static bool first_line(const char *path, char *line, size_t capacity)
 {
@@ -46,14 +50,25 @@ static bool value_of(const char *path, const char *key, char *value, size_t capa
     return found;
 }
 
-/* "0-3,8": how many numbers. */
+/* The number that a text starts with, times unit; -1 if there is none, or it does not fit. */
+static int64_t number_at(const char *text, int64_t unit, char **end)
+{
+    int64_t number;
+    if (!isdigit((unsigned char)*text))
+        return -1;
+    return __builtin_mul_overflow(strtoll(text, end, 10), unit, &number) ? -1 : number;
+}
+
+/* "0-3,8": how many numbers; 0 if it is no such list. */
 static int64_t count_list(const char *list)
 {
     int64_t count = 0;
     while (isdigit((unsigned char)*list)) {
         char *end;
-        const long first = strtol(list, &end, 10);
-        const long last = *end == '-' ? strtol(end + 1, &end, 10) : first;
+        const int64_t first = number_at(list, 1, &end);
+        const int64_t last = *end == '-' ? number_at(end + 1, 1, &end) : first;
+        if (last < first || last >= MAX_CPUS)
+            return 0;
         count += last - first + 1;
         list = *end == ',' ? end + 1 : end;
     }
@@ -74,12 +89,14 @@ static bool read_cache(int index, cli_cache *cache)
     snprintf(path, sizeof(path), format, index, "size");
     first_line(path, line, sizeof(line));
     char *unit;
-    cache->bytes = strtoll(line, &unit, 10);
+    cache->bytes = number_at(line, 1, &unit);
+    if (cache->bytes <= 0 || cache->bytes > MAX_CACHE_BYTES)
+        return false;
     cache->bytes *= *unit == 'K' ? 1024 : *unit == 'M' ? 1024 * 1024 : 1;
     snprintf(path, sizeof(path), format, index, "shared_cpu_list");
     first_line(path, line, sizeof(line));
     cache->num_cpus = count_list(line);
-    return cache->bytes > 0;
+    return true;
 }
 
 /* "always [madvise] never": the word in brackets. */
@@ -129,19 +146,21 @@ static int64_t least(int64_t a, int64_t b)
 static int64_t cgroup_left(const char *limit_path, const char *used_path)
 {
     char limit[32], used[32];
-    if (!first_line(limit_path, limit, sizeof(limit)) || !isdigit((unsigned char)limit[0]) ||
-        !first_line(used_path, used, sizeof(used)))
+    first_line(limit_path, limit, sizeof(limit));
+    first_line(used_path, used, sizeof(used));
+    const int64_t limit_bytes = number_at(limit, 1, NULL), used_bytes = number_at(used, 1, NULL);
+    if (limit_bytes < 0 || used_bytes < 0)
         return INT64_MAX;
-    const int64_t left = strtoll(limit, NULL, 10) - strtoll(used, NULL, 10);
-    return left > 0 ? left : 0;
+    return limit_bytes > used_bytes ? limit_bytes - used_bytes : 0;
 }
 
 int64_t cli_machine_available_bytes(void)
 {
-    char value[64];
-    int64_t bytes = INT64_MAX;
-    if (value_of("/proc/meminfo", "MemAvailable", value, sizeof(value)))
-        bytes = strtoll(value, NULL, 10) * 1024;
+    char value[64] = "";
+    value_of("/proc/meminfo", "MemAvailable", value, sizeof(value));
+    int64_t bytes = number_at(value, 1024, NULL);
+    if (bytes < 0)
+        bytes = INT64_MAX;
     bytes = least(bytes, cgroup_left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"));
     return least(bytes, cgroup_left("/sys/fs/cgroup/memory/memory.limit_in_bytes",
                                     "/sys/fs/cgroup/memory/memory.usage_in_bytes"));

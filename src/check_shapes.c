@@ -36,9 +36,9 @@ static const char *type_wanted(const pageattn_args *args, const pageattn_operand
     case PAGEATTN_TAKES_I32:
         return type == PAGEATTN_I32 ? NULL : "i32";
     case PAGEATTN_TAKES_F32_OR_NONE:
-        return type == PAGEATTN_F32 ? NULL : "f32, or none if it is not wanted";
+        break;
     }
-    return "unknown";
+    return type == PAGEATTN_F32 ? NULL : "f32, or none if it is not wanted";
 }
 
 pageattn_status pageattn_check_types(const pageattn_args *args, pageattn_error *error)

@@ -9,12 +9,11 @@
 
 #define DEFAULT_MIN_BYTES_PER_WORKER (256 * 1024)
 
-/* aligned_alloc wants whole multiples of the alignment. */
+/* aligned_alloc wants whole multiples of the alignment. The sum cannot overflow: what is asked for
+ * is a struct, the pool, or scratch, which is such a multiple already. */
 static void *allocate_aligned(void *context, size_t bytes, size_t alignment)
 {
     (void)context;
-    if (bytes > SIZE_MAX - alignment)
-        return NULL;
     return aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
 }
 

@@ -235,9 +235,8 @@ static void block_signals(sigset_t *before)
 static pageattn_status fail_to_start(const pageattn_pool *pool, int32_t num_needed, int code,
                                      pageattn_error *error)
 {
-    char reason[128];
-    if (strerror_r(code, reason, sizeof(reason)) != 0)
-        reason[0] = '\0';
+    char reason[128] = "";
+    (void)strerror_r(code, reason, sizeof(reason)); /* the number is in the message too */
     return pageattn_fail(
         error, PAGEATTN_ERROR_THREAD,
         "worker thread %d of %d could not be created: %s (error %d); raise the limit on threads "

@@ -8,6 +8,7 @@
 
 static int64_t bytes_mapped;
 static int maps_fail;
+static int maps_are_odd; /* just past a multiple of PAGEATTN_HUGE_PAGE_BYTES */
 
 void *__real_mmap(void *where, size_t bytes, int protection, int flags, int file, long offset);
 void *__wrap_mmap(void *where, size_t bytes, int protection, int flags, int file, long offset);
@@ -19,11 +20,26 @@ static int64_t whole_pages(size_t bytes)
     return (int64_t)(bytes + 4095) / 4096 * 4096;
 }
 
+/* The system places large mappings at such multiples, or does not, as it likes. */
+static void *map_oddly(size_t bytes, int protection, int flags)
+{
+    const size_t alignment = PAGEATTN_HUGE_PAGE_BYTES, whole = bytes + 2 * alignment;
+    char *memory = __real_mmap(NULL, whole, protection, flags, -1, 0);
+    if (memory == MAP_FAILED)
+        return MAP_FAILED;
+    char *odd = memory + -(uintptr_t)memory % alignment + 4096;
+    char *end = odd + whole_pages(bytes);
+    __real_munmap(memory, (size_t)(odd - memory));
+    __real_munmap(end, (size_t)(memory + whole - end));
+    return odd;
+}
+
 void *__wrap_mmap(void *where, size_t bytes, int protection, int flags, int file, long offset)
 {
     if (maps_fail)
         return MAP_FAILED;
-    void *memory = __real_mmap(where, bytes, protection, flags, file, offset);
+    void *memory = maps_are_odd ? map_oddly(bytes, protection, flags)
+                                : __real_mmap(where, bytes, protection, flags, file, offset);
     if (memory != MAP_FAILED)
         bytes_mapped += whole_pages(bytes);
     return memory;
@@ -80,8 +96,10 @@ int main(int argc, char **argv)
         5 * (size_t)PAGEATTN_HUGE_PAGE_BYTES + 12345,
     };
     check_start(argc, argv);
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
-        use(sizes[i]);
+    for (maps_are_odd = 0; maps_are_odd <= 1; maps_are_odd++)
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+            use(sizes[i]);
+    maps_are_odd = 0;
     check_that(pageattn_cache_allocate(0) == NULL, "nothing for 0 bytes");
     check_that(pageattn_cache_allocate(SIZE_MAX) == NULL, "nothing for SIZE_MAX bytes");
     check_that(pageattn_cache_allocate(SIZE_MAX / 2) == NULL, "nothing for half of SIZE_MAX");

@@ -106,7 +106,7 @@ static const pageattn_kernels *kernels_built(pageattn_isa isa)
 const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa)
 {
     const pageattn_kernels *kernels = kernels_built(isa);
-    return kernels != NULL && cpu_can_run(isa) ? kernels : NULL;
+    return cpu_can_run(isa) ? kernels : NULL;
 }
 
 #define FAST(name, NAME, ISA, requirement)                                                         \
