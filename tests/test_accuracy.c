@@ -128,16 +128,26 @@ static struct {
     char name[1200];
 } worst[2][PAGEATTN_F16 + 1]; /* of each numerics and output type */
 
+static uint32_t bits_of(pageattn_type type, const char *element)
+{
+    uint32_t word;
+    uint16_t half;
+    if (type != PAGEATTN_F32) {
+        memcpy(&half, element, 2);
+        return half;
+    }
+    memcpy(&word, element, 4);
+    return word;
+}
+
 /* A NaN must be the canonical one; an infinity must be where the reference has one. A finite number
  * must be the rounding of a number within the bound of the exact one: so it is within 1 ulp of
  * the rounded exact one wherever the bound is below half an ulp, and within the bound elsewhere. */
 static int element_agrees(pageattn_type type, const char *element, double exact, double bound)
 {
     static const uint32_t nan_bits[] = {0, 0x7fc00000u, 0x7fc0u, 0x7e00u};
-    uint32_t bits = 0;
-    memcpy(&bits, element, (size_t)type_bytes(type));
     if (isnan(exact))
-        return bits == nan_bits[type];
+        return bits_of(type, element) == nan_bits[type];
     const double got = decode(type, element);
     if (isinf(exact))
         return got == exact;
@@ -179,11 +189,9 @@ static int row_agrees(const logical_case *logical, int64_t seq, int64_t head, co
                          fmax(max_value, 1e-30);
     for (int64_t d = 0; d < logical->value_head_dim; d++, out += type_bytes(type)) {
         if (!element_agrees(type, out, exact[d], bound)) {
-            uint32_t bits = 0;
-            memcpy(&bits, out, (size_t)type_bytes(type));
             check_failed(name, "out[%lld][%lld][%lld] = %.9g (0x%x), exactly %.9g, allowed +-%.3g",
-                         (long long)seq, (long long)head, (long long)d, decode(type, out), bits,
-                         exact[d], bound);
+                         (long long)seq, (long long)head, (long long)d, decode(type, out),
+                         bits_of(type, out), exact[d], bound);
             return 0;
         }
         note_error(logical, error_beyond_rounding(type, decode(type, out), exact[d]), bound,
