@@ -109,6 +109,10 @@ test_x86() {
     for cpu in Haswell EPYC; do
         check "$cpu takes AVX2" chooses avx2 on_cpu "$cpu" build/gcc/cli/pageattn
     done
+    # Whoever compiles the sources without CMake must be told too.
+    check "x87 arithmetic is refused in words" refuses \
+        "float arithmetic must be rounded to float at every step" \
+        cc -std=c11 -mfpmath=387 -Iinclude -Isrc -c src/isa/scalar.c -o "$work/scalar.o"
     finish
     [ "$failed" -eq 0 ] || return
 
