@@ -44,7 +44,24 @@ static inline void pageattn_float_environment_leave(pageattn_float_environment b
 }
 
 #else
-#error "say how this processor's rounding and flush-to-zero are set"
+#include <fenv.h>
+
+typedef fenv_t pageattn_float_environment;
+
+/* The C library knows the register of every other processor; this is slower. */
+static inline pageattn_float_environment pageattn_float_environment_enter(void)
+{
+    pageattn_float_environment before;
+    fegetenv(&before);
+    fesetenv(FE_DFL_ENV);
+    return before;
+}
+
+static inline void pageattn_float_environment_leave(pageattn_float_environment before)
+{
+    fesetenv(&before);
+}
+
 #endif
 
 #endif

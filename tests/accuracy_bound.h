@@ -143,6 +143,18 @@ static inline double lse_bound(const logical_case *logical, int64_t seq, int64_t
            0x1p-24 * size * (1 + 2 * sqrt(2 + (double)logical->head_dim / 768));
 }
 
+static inline uint32_t element_bits(pageattn_type type, const char *element)
+{
+    uint32_t word;
+    uint16_t half;
+    if (type != PAGEATTN_F32) {
+        memcpy(&half, element, 2);
+        return half;
+    }
+    memcpy(&word, element, 4);
+    return word;
+}
+
 /* A NaN must be the canonical one; an infinity must be where the reference has one. A finite number
  * must be the rounding of a number within the bound of the exact one: so it is within 1 ulp of
  * the rounded exact one wherever the bound is below half an ulp, and within the bound elsewhere. */
@@ -150,10 +162,8 @@ static inline int element_agrees(pageattn_type type, const char *element, double
                                  double bound)
 {
     static const uint32_t nan_bits[] = {0, 0x7fc00000u, 0x7fc0u, 0x7e00u};
-    uint32_t bits = 0;
-    memcpy(&bits, element, (size_t)type_bytes(type));
     if (isnan(exact))
-        return bits == nan_bits[type];
+        return element_bits(type, element) == nan_bits[type];
     const double got = decode(type, element);
     if (isinf(exact))
         return got == exact;

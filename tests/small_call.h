@@ -251,18 +251,20 @@ typedef struct poke {
     size_t offset;
     size_t bytes; /* 0: no more */
     union {
-        int64_t integer; /* its first bytes are the narrower integers */
+        int64_t integer; /* of which an int32_t takes the first bytes */
         float number;
         void *pointer;
     } value;
 } poke;
 
 #define AT(field) offsetof(fixture, field), sizeof(((fixture *)0)->field)
+/* The first bytes are the low half on some processors and the high half on others. */
+#define TWICE(x) ((int64_t)((uint64_t)(uint32_t)(x) << 32 | (uint32_t)(x)))
 #define SET(field, x)                                                                              \
     {                                                                                              \
         AT(field),                                                                                 \
         {                                                                                          \
-            .integer = (int64_t)(x)                                                                \
+            .integer = sizeof(((fixture *)0)->field) == 4 ? TWICE(x) : (int64_t)(x)                \
         }                                                                                          \
     }
 #define SET_FLOAT(field, x)                                                                        \

@@ -230,41 +230,69 @@ typedef enum float_mode {
     NUM_MODES
 } float_mode;
 
+#if defined(__x86_64__)
+#define HAS_FLUSH_MODE 1
 #define EXCEPTION_FLAGS 0x3fu
+static const unsigned mode_bits[NUM_MODES] = {0x1f80, 0x9fc0, 0x5f80, 0x3f80, 0x7f80};
+
+static unsigned get_mode(void)
+{
+    return _mm_getcsr() & ~EXCEPTION_FLAGS;
+}
+
+static void set_mode(unsigned bits)
+{
+    _mm_setcsr(bits);
+}
+#elif defined(__aarch64__)
+#define HAS_FLUSH_MODE 1
+/* RMode is bits 22 and 23; beside the flush to zero, FZ, there are those for f16, FZ16 and AHP. */
+static const unsigned mode_bits[NUM_MODES] = {0, 1u << 24 | 1u << 19 | 1u << 26, 1u << 22, 2u << 22,
+                                              3u << 22};
+
+static unsigned get_mode(void)
+{
+    uint64_t bits;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(bits));
+    return (unsigned)bits;
+}
+
+static void set_mode(unsigned bits)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)bits));
+}
+#else
+#define HAS_FLUSH_MODE 0
+static const unsigned mode_bits[NUM_MODES] = {FE_TONEAREST, FE_TONEAREST, FE_UPWARD, FE_DOWNWARD,
+                                              FE_TOWARDZERO};
+
+static unsigned get_mode(void)
+{
+    return (unsigned)fegetround();
+}
+
+static void set_mode(unsigned bits)
+{
+    fesetround((int)bits);
+}
+#endif
 
 /* Returns what leave_mode needs. */
 static unsigned enter_mode(float_mode mode)
 {
-#if defined(__x86_64__)
-    static const unsigned bits[NUM_MODES] = {0x1f80, 0x9fc0, 0x5f80, 0x3f80, 0x7f80};
-    const unsigned before = _mm_getcsr();
-    _mm_setcsr(bits[mode]);
+    const unsigned before = get_mode();
+    set_mode(mode_bits[mode]);
     return before;
-#else
-    static const int rounding[NUM_MODES] = {FE_TONEAREST, FE_TONEAREST, FE_UPWARD, FE_DOWNWARD,
-                                            FE_TOWARDZERO};
-    const unsigned before = (unsigned)fegetround();
-    fesetround(rounding[mode]);
-    return before;
-#endif
 }
 
 /* Returns 1 if the mode was still the one that was entered. */
 static int leave_mode(float_mode mode, unsigned before)
 {
-#if defined(__x86_64__)
-    const unsigned left = _mm_getcsr();
-    enter_mode(mode);
-    const unsigned entered = _mm_getcsr();
-    _mm_setcsr(before);
-    return (left & ~EXCEPTION_FLAGS) == (entered & ~EXCEPTION_FLAGS);
-#else
-    const int left = fegetround();
-    enter_mode(mode);
-    const int entered = fegetround();
-    fesetround((int)before);
+    const unsigned left = get_mode();
+    enter_mode(mode); /* a processor may lack some of the bits */
+    const unsigned entered = get_mode();
+    set_mode(before);
     return left == entered;
-#endif
 }
 
 /* ---- contexts ---- */
@@ -818,7 +846,7 @@ static void run_subnormal_case(logical_case logical, double query, double key, d
 {
     logical_fill(&logical);
     multiply_all(&logical, query, key, value);
-#if defined(__x86_64__)
+#if HAS_FLUSH_MODE
     check_mode_shows(&logical, MODE_FLUSH, "flush-to-zero would show");
 #endif
     check_mode_shows(&logical, MODE_UPWARD, "rounding upward would show");

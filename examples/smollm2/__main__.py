@@ -81,7 +81,7 @@ def parse_options() -> argparse.Namespace:
     )
     add(
         "--isa",
-        choices=["scalar", "avx2", "avx512"],
+        choices=["scalar", "avx2", "avx512", "neon"],
         help="instruction set of the attention (default: the best there is)",
     )
     add("--no-check", action="store_true", help="leave out the comparison with dense attention")

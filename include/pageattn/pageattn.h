@@ -285,6 +285,7 @@ typedef enum pageattn_isa {
     PAGEATTN_ISA_SCALAR = 1,
     PAGEATTN_ISA_AVX2 = 2,   /* AVX2, FMA and F16C */
     PAGEATTN_ISA_AVX512 = 3, /* AVX-512 F, BW, DQ, VL, with FMA and F16C */
+    PAGEATTN_ISA_NEON = 4,   /* Advanced SIMD of 64-bit Arm; every such CPU has it */
 } pageattn_isa;
 
 /* task(arg, index) for one index. */
@@ -411,7 +412,7 @@ PAGEATTN_API pageattn_status pageattn_reference(const pageattn_args *args, doubl
 PAGEATTN_API const char *pageattn_version(void);
 PAGEATTN_API int32_t pageattn_version_number(void);
 
-/* "scalar", "avx2", "avx512"; "auto" for PAGEATTN_ISA_AUTO; NULL for an unknown value. */
+/* "scalar", "avx2", "avx512", "neon"; "auto" for PAGEATTN_ISA_AUTO; NULL for an unknown value. */
 PAGEATTN_API const char *pageattn_isa_name(pageattn_isa isa);
 
 /* 1 if this build has the instruction set and this CPU can run it, else 0. */

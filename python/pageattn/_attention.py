@@ -14,7 +14,7 @@ from ._library import OK, Args, Error, library, pack_args_into, raise_error
 
 KVLayout = Literal["HND_pages", "pages_HND", "pages_NHD", "HND", "NHD"]
 MegacoreMode = Literal["kv_head", "batch"]
-ISA = Literal["scalar", "avx2", "avx512"]
+ISA = Literal["scalar", "avx2", "avx512", "neon"]
 Numerics = Literal["exact", "fast"]
 
 
@@ -144,7 +144,7 @@ def page_attention(
         logarithm of the sum of exp(logit); -inf where nothing is attended to
     num_threads : in [1, 4096], the calling one included. None: the CPUs that this process may use;
         the environment variable PAGEATTN_NUM_THREADS lowers it
-    isa : "scalar", "avx2" or "avx512"; isas() lists those that work here. None: that of the
+    isa : "scalar", "avx2", "avx512" or "neon"; isas() lists those that work here. None: that of the
         environment variable PAGEATTN_ISA, else the best. Both variables count at the first call;
         setting them later has no certain effect.
     numerics : "exact": the same bits on every CPU. "fast": with bfloat16 caches, on the instruction

@@ -26,7 +26,7 @@ DEFAULT_SPIN_NS = 20000
 MEGACORE_MODES: dict[str | None, int] = {None: 0, "kv_head": 1, "batch": 2}
 NUMERICS = {"exact": 0, "fast": 1}
 ISA_AUTO = 0
-ISAS = {"scalar": 1, "avx2": 2, "avx512": 3}
+ISAS = {"scalar": 1, "avx2": 2, "avx512": 3, "neon": 4}
 
 OK = 0
 _ERROR_TYPE = 3

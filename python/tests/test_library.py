@@ -161,7 +161,7 @@ def test_version():
 
 def test_instruction_sets():
     assert pageattn.isas()[0] == "scalar"
-    assert set(pageattn.isas()) <= {"scalar", "avx2", "avx512"}
+    assert set(pageattn.isas()) <= set(_library.ISAS)
     assert pageattn.isa() in pageattn.isas()
 
 

@@ -5,7 +5,13 @@
 #ifndef PAGEATTN_KERNEL_KERNELS_H
 #define PAGEATTN_KERNEL_KERNELS_H
 
+#include <float.h>
 #include <pageattn/pageattn.h>
+
+/* x87 computes in 80 bits, and gcc for s390x in 64 unless -fexcess-precision=fast tells it not to:
+ * other bits than docs/numerics.md defines. */
+_Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be rounded to float at every step");
+_Static_assert(sizeof(void *) == 8, "sizes and offsets of caches need 64-bit addresses");
 
 #define PAGEATTN_LANES 16
 #define PAGEATTN_LEAF_TOKENS 256

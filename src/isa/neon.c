@@ -1,0 +1,5 @@
+/* The kernels over lanes_neon.h. */
+#include "lanes_neon.h"
+
+#define KERNELS pageattn_kernels_neon
+#include "../kernel/table.h"
