@@ -17,7 +17,7 @@ run: ## sets up what is missing, then serves chat prompts with a real language m
 	@.venv/bin/python examples/smollm2
 
 test: ## sets up what is missing, then runs every test; TESTS="part ..." runs only these
-	@tools/setup build python jax test
+	@tools/setup build python jax ejkernel test
 	@tests/run $(TESTS)
 
 build: ## builds libpageattn.so, libpageattn.a and the program pageattn into build/release

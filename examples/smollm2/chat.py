@@ -4,11 +4,10 @@ import argparse
 import time
 
 import gguf
-import numpy as np
-import pageattn
 
 from dense import largest_difference
 from display import make_display
+from engine import kv_dtype
 from paged_cache import PagePool
 from report import print_table, summary
 from serve import Sequence, Server
@@ -37,32 +36,16 @@ PROMPTS = [
 LOG_PROBABILITY_LIMIT = {"f32": 1e-3, "f16": 1e-2, "bf16": 1e-1}
 
 
-def kv_dtype(name: str) -> np.dtype:
-    """The NumPy type of --kv-type."""
-    if name == "bf16":
-        import ml_dtypes
+def run(options: argparse.Namespace, make_engine, stream) -> int:
+    """Returns the exit status: 0, or 1 if the check failed.
 
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype({"f32": np.float32, "f16": np.float16}[name])
-
-
-def run(options: argparse.Namespace, stream) -> int:
-    """Returns the exit status: 0, or 1 if the check failed."""
+    make_engine(model, pool, options) makes the engine that serves.
+    """
     display = make_display(stream)
     tokenizer, model = load(display)
-    server = Server(
-        model,
-        PagePool(options.pages, options.page_size),
-        tokenizer.end_token,
-        kv_dtype(options.kv_type),
-        num_threads=options.threads,
-        isa=options.isa,
-    )
-    print(
-        f"attention by pageattn {pageattn.__version__}, {options.isa or pageattn.isa()}\n",
-        file=stream,
-        flush=True,
-    )
+    pool = PagePool(options.pages, options.page_size)
+    server = Server(make_engine(model, pool, options), pool, tokenizer.end_token)
+    print(f"attention by {server.engine.description}\n", file=stream, flush=True)
     sequences = [
         Sequence(
             f"prompt {number}", tokenizer.encode_chat(SYSTEM_PROMPT, prompt), options.max_new_tokens

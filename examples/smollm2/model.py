@@ -69,7 +69,7 @@ class Model:
 
         Positions count from 0 in each sequence.
         """
-        cosine, sine = self._rope_angles(positions)
+        cosine, sine = self.rope_angles(positions)
         hidden = self.embedding[tokens]
         for index, layer in enumerate(self.layers):
             query, key, value = self._query_key_value(layer, hidden)
@@ -84,7 +84,7 @@ class Model:
         logits -= logits.max(axis=-1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
-    def _rope_angles(self, positions):
+    def rope_angles(self, positions):
         # The angles in float64: at position 8,000 a float32 angle is off by 5e-4.
         pairs = np.arange(0, self.config.head_dim, 2) / self.config.head_dim
         angles = np.multiply.outer(np.asarray(positions, np.float64), self.config.rope_base**-pairs)

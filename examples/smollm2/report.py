@@ -1,4 +1,4 @@
-"""The table at the end: how fast, how much of it was attention, and what happened to the pages."""
+"""The table at the end: how fast, what the engine did, and what happened to the pages."""
 
 from serve import Server
 
@@ -7,17 +7,11 @@ def summary(server: Server) -> list[tuple[str, str]]:
     """(what, figures) rows."""
     timings, pool = server.timings, server.pool
     counts = pool.counts
-    share = timings.attention_seconds / timings.seconds
-    speed = timings.attention_bytes / timings.attention_seconds / 1e9
     return [
         ("prompt tokens", _rate(timings.prompt_tokens, timings.prompt_seconds)),
         ("decoded tokens", _rate(timings.decode_tokens, timings.decode_seconds)),
         ("all generated tokens", _rate(timings.generated_tokens, timings.seconds)),
-        ("time in attention", f"{timings.attention_seconds:.2f} s, {share:.0%} of the time"),
-        (
-            "keys and values",
-            f"{timings.attention_bytes / 1e9:.2f} GB attended to, {speed:.1f} GB/s",
-        ),
+        *server.engine.summary(timings.seconds),
         ("sequences at once", f"{timings.most_running} at most"),
         (
             "pages in use",

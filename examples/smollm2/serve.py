@@ -11,15 +11,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-import pageattn
 
-from model import Model
-from paged_cache import PagedCache, PagePool
+from engine import CannotServe, Engine
+from paged_cache import PagePool
 from rows import Rows, build_rows
-
-
-class CannotServe(Exception):
-    """What was asked for cannot be done here; the message says why and what to change."""
 
 
 @dataclass(eq=False)
@@ -59,8 +54,6 @@ class Timings:
     decode_tokens: int = 0
     decode_seconds: float = 0.0
     generated_tokens: int = 0
-    attention_seconds: float = 0.0
-    attention_bytes: int = 0
     most_running: int = 0
 
     @property
@@ -69,38 +62,19 @@ class Timings:
 
 
 class Server:
-    def __init__(
-        self,
-        model: Model,
-        pool: PagePool,
-        end_token: int,
-        dtype=np.float32,
-        num_threads=None,
-        isa=None,
-    ):
-        config = model.config
-        self.model, self.pool, self.end_token = model, pool, end_token
-        self.cache = PagedCache(
-            config.num_layers,
-            config.num_kv_heads,
-            pool.num_pages,
-            pool.page_size,
-            config.head_dim,
-            dtype,
-        )
+    def __init__(self, engine: Engine, pool: PagePool, end_token: int):
+        self.engine, self.pool, self.end_token = engine, pool, end_token
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.timings = Timings()
-        self._attention_options = {"num_threads": num_threads, "isa": isa}
-        self._try_attention()
 
     def submit(self, sequence: Sequence) -> None:
         """Puts a sequence into the queue. CannotServe if it could never run."""
         longest = sequence.num_prompt_tokens + sequence.max_new_tokens
-        if longest > self.model.config.context_length:
+        if longest > self.engine.config.context_length:
             raise CannotServe(
                 f"{sequence.name}: prompt and answer may reach {longest} tokens, the model reads "
-                f"at most {self.model.config.context_length}: shorten the prompt or lower "
+                f"at most {self.engine.config.context_length}: shorten the prompt or lower "
                 "--max-new-tokens"
             )
         needed = self.pool.pages_for(sequence.most_cached)
@@ -122,26 +96,9 @@ class Server:
         for sequence in self.running:
             self._take_pages(sequence)
         rows = build_rows(self.running, self.pool.page_size)
-        hidden = self.model.forward(rows.tokens, rows.positions, self._attention_over(rows))
-        self._append_next_tokens(self.model.log_probabilities(hidden[rows.last_rows]))
+        self._append_next_tokens(*self.engine.next_tokens(rows))
         self._count_step(rows, time.perf_counter() - start)
         return self._retire()
-
-    def _try_attention(self) -> None:
-        """A call without rows, so that wrong options are known before anything is computed."""
-        query = np.empty((0, self.model.config.num_heads, self.model.config.head_dim), np.float32)
-        no_lens, no_tables = np.empty(0, np.int32), np.empty((0, 1), np.int32)
-        try:
-            pageattn.page_attention(
-                query,
-                self.cache.keys[0],
-                self.cache.values[0],
-                no_lens,
-                no_tables,
-                **self._attention_options,
-            )
-        except ValueError as error:
-            raise CannotServe(str(error)) from error
 
     def _admit(self) -> None:
         while self.waiting:
@@ -170,39 +127,16 @@ class Server:
             prefix = sequence.tokens[:end] if end <= sequence.num_prompt_tokens else None
             sequence.pages.append(self.pool.allocate(prefix))
 
-    def _attention_over(self, rows: Rows):
-        def attend(layer, query, key, value):
-            self.cache.write(layer, rows.pages, rows.slots, key, value)
-            start = time.perf_counter()
-            attended = pageattn.page_attention(
-                query,
-                self.cache.keys[layer],
-                self.cache.values[layer],
-                rows.context_lens,
-                rows.block_tables,
-                **self._attention_options,
-            )
-            self.timings.attention_seconds += time.perf_counter() - start
-            return attended
-
-        return attend
-
-    def _append_next_tokens(self, log_probabilities: np.ndarray) -> None:
-        for sequence, row in zip(self.running, log_probabilities):
+    def _append_next_tokens(self, tokens: np.ndarray, log_probabilities: np.ndarray) -> None:
+        for sequence, token, log_probability in zip(self.running, tokens, log_probabilities):
             sequence.num_cached = len(sequence.tokens)
-            token = int(row.argmax())
-            sequence.tokens.append(token)
-            sequence.log_probabilities.append(float(row[token]))
+            sequence.tokens.append(int(token))
+            sequence.log_probabilities.append(float(log_probability))
 
     def _count_step(self, rows: Rows, seconds: float) -> None:
         timings = self.timings
         fed_back = sum(len(s.generated) > 1 for s in self.running)
         timings.generated_tokens += len(self.running)
-        timings.attention_bytes += (
-            int(rows.context_lens.sum(dtype=np.int64))
-            * self.cache.bytes_per_token
-            * len(self.cache.keys)
-        )
         if fed_back < len(rows.tokens):
             timings.prompt_tokens += len(rows.tokens) - fed_back
             timings.prompt_seconds += seconds

@@ -14,10 +14,12 @@ import pytest
 
 from dense import dense_log_probabilities, largest_difference
 from display import LiveDisplay, PlainDisplay, Style, printable, tail, width_of
+from engine import CannotServe
 from model import Config, Layer, Model
+from numpy_engine import NumpyEngine
 from paged_cache import PagePool
 from rows import build_rows
-from serve import CannotServe, Sequence, Server
+from serve import Sequence, Server
 
 SEED = 20
 VOCABULARY = 50
@@ -68,9 +70,13 @@ def random_prompts(num_prompts: int, num_shared: int) -> list[list[int]]:
     ]
 
 
+def tiny_server(pool: PagePool) -> Server:
+    return Server(NumpyEngine(tiny_model(), pool), pool, END_TOKEN)
+
+
 def serve(prompts, num_pages, page_size=4, max_new_tokens=9):
     """Serves the prompts to the end: (server, sequences as submitted, as finished)."""
-    server = Server(tiny_model(), PagePool(num_pages, page_size), END_TOKEN)
+    server = tiny_server(PagePool(num_pages, page_size))
     sequences = [
         Sequence(f"prompt {i}", list(prompt), max_new_tokens) for i, prompt in enumerate(prompts)
     ]
@@ -154,7 +160,7 @@ class TestServing:
         server, sequences, finished = serve(random_prompts(9, num_shared=8), num_pages)
         assert sorted(s.name for s in finished) == [s.name for s in sequences]
         assert server.pool.num_free == num_pages
-        assert largest_difference(server.model, sequences) < 1e-4
+        assert largest_difference(server.engine.model, sequences) < 1e-4
 
     def test_answers_do_not_depend_on_the_pool(self):
         prompts = random_prompts(9, num_shared=8)
@@ -194,7 +200,7 @@ class TestServing:
         assert server.timings.decode_tokens == 0
 
     def test_a_prompt_that_can_never_fit_is_refused(self):
-        server = Server(tiny_model(), PagePool(3, 4), END_TOKEN)
+        server = tiny_server(PagePool(3, 4))
         with pytest.raises(
             CannotServe, match="long: prompt and answer may need 4 pages, the pool has 3"
         ):
@@ -204,19 +210,19 @@ class TestServing:
 
     def test_wrong_attention_options_are_refused(self):
         with pytest.raises(CannotServe):
-            Server(tiny_model(), PagePool(3, 4), END_TOKEN, isa="abacus")
+            NumpyEngine(tiny_model(), PagePool(3, 4), isa="abacus")
 
 
 class TestCheck:
     def test_finds_a_wrong_log_probability(self):
         server, sequences, _ = serve(random_prompts(3, num_shared=8), 60)
         sequences[1].log_probabilities[2] += 0.01
-        assert largest_difference(server.model, sequences) == pytest.approx(0.01, rel=0.01)
+        assert largest_difference(server.engine.model, sequences) == pytest.approx(0.01, rel=0.01)
 
     def test_does_not_pass_over_nan(self):
         server, sequences, _ = serve(random_prompts(3, num_shared=8), 60)
         sequences[1].log_probabilities[2] = float("nan")
-        assert np.isnan(largest_difference(server.model, sequences))
+        assert np.isnan(largest_difference(server.engine.model, sequences))
 
     def test_attends_to_all_earlier_tokens_and_no_later_one(self):
         tokens = random_prompts(1, num_shared=10)[0]
