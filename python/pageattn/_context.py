@@ -9,11 +9,10 @@ does the child of a fork.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
-from ._library import DEFAULT_SPIN_NS, ISA_AUTO, OK, Args, ContextOptions, Error
-from ._library import isa_name, library, pack_args_into, raise_error
+from ._library import DEFAULT_SPIN_NS, ISA_AUTO, OK, ArgsWriter, ContextOptions, Error
+from ._library import isa_name, library, raise_error
 
 _attend = library.pageattn_attend
 
@@ -26,13 +25,14 @@ _MAX_KEYS = 16
 class Context:
     """A pageattn_context with the argument and error structs of its calls."""
 
-    __slots__ = ("key", "_handle", "_args", "_args_address", "_error", "_error_address")
+    __slots__ = ("key", "_handle", "_write", "_args_address", "_error", "_error_address")
 
     def __init__(self, key: tuple[int, int]) -> None:
         self.key = key
         self._handle: int | None = None
-        self._args = Args()
-        self._args_address = ctypes.addressof(self._args)
+        args = ArgsWriter()
+        self._write = args.write
+        self._args_address = args.address
         self._error = Error()
         self._error_address = ctypes.addressof(self._error)
         isa, num_threads = key
@@ -53,15 +53,15 @@ class Context:
     def __del__(self, destroy: Any = library.pageattn_context_destroy) -> None:
         destroy(self._handle)  # a default argument, for the globals may be gone at exit
 
-    def attend(self, values: Sequence[float]) -> None:
-        """pageattn_attend with the packed values of Args; raises on any error."""
-        pack_args_into(self._args, 0, *values)
+    def attend(self, tensors: bytes, options: bytes, addresses: tuple[int, ...]) -> None:
+        """pageattn_attend with what ArgsWriter.write takes; raises on any error."""
+        self._write(tensors, options, addresses)
         if _attend(self._handle, self._args_address, self._error_address) != OK:
             raise_error(self._error)
 
-    def check(self, values: Sequence[float]) -> None:
+    def check(self, tensors: bytes, options: bytes, addresses: tuple[int, ...]) -> None:
         """Raises what `attend` would raise for these shapes, types and options."""
-        pack_args_into(self._args, 0, *values)
+        self._write(tensors, options, addresses)
         unused = ctypes.c_size_t()
         status = library.pageattn_scratch_bytes(
             self._handle, self._args_address, ctypes.addressof(unused), self._error_address

@@ -269,7 +269,7 @@ def _prepare_anew(shapes: _Shapes, *options: Any) -> _Call:
     values = pack_options(*numbers)
     context = take(isa_code, 1)
     try:
-        context.check(pack_shapes(shapes, kv_layout, values))
+        context.check(*pack_shapes(shapes, kv_layout, values))
     finally:
         give_back(context)
     attributes = {
