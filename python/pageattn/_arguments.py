@@ -298,10 +298,8 @@ def pack_tensors(
 def _tensor(name: str, axes: tuple[int, ...], view: View) -> tuple[int, ...]:
     """The values of a pageattn_tensor, with 0 for its address."""
     dtype, shape, strides = view
-    code = _type_code(name, dtype)
     rank = len(axes)
-    if len(shape) != rank:
-        raise ValueError(f"{name} has {len(shape)} axes, shape {shape}; it must have {rank}")
+    code = check_type_and_rank(name, dtype, shape, rank)
     elements = _element_strides(name, _element_bytes(dtype), shape, strides)
     padding = (0,) * (_library.MAX_RANK - rank)
     return (
@@ -313,6 +311,14 @@ def _tensor(name: str, axes: tuple[int, ...], view: View) -> tuple[int, ...]:
         *(elements[axis] for axis in axes),
         *padding,
     )
+
+
+def check_type_and_rank(name: str, dtype: Any, shape: tuple[int, ...], rank: int) -> int:
+    """The library's name of the type."""
+    code = _type_code(name, dtype)
+    if len(shape) != rank:
+        raise ValueError(f"{name} has {len(shape)} axes, shape {shape}; it must have {rank}")
+    return code
 
 
 def _new_view(dtype: Any, shape: tuple[int, ...]) -> View:

@@ -90,6 +90,17 @@ class Args(ctypes.Structure):
     ]
 
 
+class Executor(ctypes.Structure):
+    """pageattn_executor"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("context", ctypes.c_void_p),
+        ("num_workers", ctypes.c_int32),
+        ("parallel_for", ctypes.c_void_p),
+    ]
+
+
 class ContextOptions(ctypes.Structure):
     """pageattn_context_options"""
 

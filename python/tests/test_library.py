@@ -18,6 +18,7 @@ STRUCTS = {
     "pageattn_error": _library.Error,
     "pageattn_tensor": _library.Tensor,
     "pageattn_args": _library.Args,
+    "pageattn_executor": _library.Executor,
     "pageattn_context_options": _library.ContextOptions,
 }
 CONSTANTS = {
