@@ -24,11 +24,11 @@ from ._context import Host, give_back, take
 try:
     import torch
     from torch import Tensor
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"pageattn.torch needs torch, which cannot be imported here ({error}); "
+        f"pageattn.torch needs torch, which cannot be imported here ({_error}); "
         "pip install 'pageattn[torch]' installs it"
-    ) from error
+    ) from _error
 
 __all__ = ["page_attention"]
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import cases
 import numpy as np
 import pageattn
-import pageattn.torch
 import pytest
-import tensors
-import torch
-import torch._dynamo.testing
 from pageattn import _context, _library
+
+torch = pytest.importorskip(
+    "torch", reason="torch is not installed; `make test-torch` installs it and runs these tests"
+)
+import pageattn.torch  # noqa: E402
+import tensors  # noqa: E402
+import torch._dynamo.testing  # noqa: E402
 
 OPTIONS = {
     "plain": {},
