@@ -109,7 +109,7 @@ def pack(
     values_at, values_view = _array("value_cache", value_cache, owners)
     lens_at, lens_view = _array("context_lens", context_lens, owners)
     tables_at, tables_view = _array("block_tables", block_tables, owners)
-    out_view = None
+    out_at, out_view = 0, None
     if out is not None:
         out_at, out_view = _array("out", out, owners, written=True)
     tensors, out_shape, out_dtype = pack_tensors(

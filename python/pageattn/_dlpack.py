@@ -31,9 +31,11 @@ class SupportsDLPack(Protocol):
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
         """The tensor in a capsule."""
+        ...
 
     def __dlpack_device__(self) -> tuple[Any, int]:
         """The type and number of its device."""
+        ...
 
 
 class _Tensor(ctypes.Structure):

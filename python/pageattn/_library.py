@@ -127,7 +127,8 @@ _FORMAT_CHARACTERS: dict[Any, str] = {
 def _packing_format(ctype: Any) -> str:
     """The struct module's native format of a ctypes type."""
     if issubclass(ctype, ctypes.Array):
-        return "".join([_packing_format(ctype._type_)] * ctype._length_)
+        array: Any = ctype
+        return "".join([_packing_format(array._type_)] * array._length_)
     if issubclass(ctype, ctypes.Structure):
         return "".join(_packing_format(field[1]) for field in ctype._fields_)
     return _FORMAT_CHARACTERS[ctype]
@@ -166,7 +167,7 @@ def _library_path() -> Path:
     chosen = os.environ.get("PAGEATTN_LIBRARY")
     if chosen:
         return Path(chosen)
-    directories = list(sys.modules[__package__].__path__)  # two of them in an editable install
+    directories = list(sys.modules[__name__.rpartition(".")[0]].__path__)  # two of them in an editable install
     for directory in directories:
         path = Path(directory, "libpageattn.so")
         if path.exists():

@@ -11,6 +11,7 @@ import functools
 from typing import Any, Literal, NamedTuple, NoReturn, overload
 
 import jax
+import jax.core
 import numpy as np
 
 from .._arguments import context_key, flag, kv_axes, pack_options, pack_shapes
