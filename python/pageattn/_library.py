@@ -162,21 +162,67 @@ class ArgsWriter:
         words[1], words[11], words[21], words[31], words[41], words[51], words[61] = addresses
 
 
+_FILE = "libpageattn.so.0"
+
+
 def _library_path() -> Path:
     """The library of PAGEATTN_LIBRARY if that is set, else the one installed in this package."""
     chosen = os.environ.get("PAGEATTN_LIBRARY")
     if chosen:
         return Path(chosen)
-    directories = list(sys.modules[__name__.rpartition(".")[0]].__path__)  # two of them in an editable install
-    for directory in directories:
-        path = Path(directory, "libpageattn.so")
-        if path.exists():
-            return path
-    raise ImportError(
-        f"libpageattn.so is in none of {directories}: the package was not installed as a whole. Run "
-        "`pip install .` in a checkout of pageattn, or set PAGEATTN_LIBRARY to the path of the "
-        "shared library"
-    )
+    path = _installed(_FILE)
+    if path is None:
+        raise ImportError(
+            f"{_FILE} is in none of {_directories()}: the package was not installed as a whole. Run "
+            "`pip install .` in a checkout of pageattn, or set PAGEATTN_LIBRARY to the path of the "
+            "shared library"
+        )
+    return path
+
+
+def _directories() -> list[str]:
+    """Those of this package: two of them in an editable install."""
+    return list(sys.modules[__name__.rpartition(".")[0]].__path__)
+
+
+def _installed(name: str) -> Path | None:
+    paths = (Path(directory, name) for directory in _directories())
+    return next((path for path in paths if path.exists()), None)
+
+
+def _built_with(name: str) -> str:
+    path = _installed(name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{name} is in none of {_directories()}: this is a checkout, not an installed package; "
+            "`pip install .` installs it"
+        )
+    return str(path)
+
+
+def get_include() -> str:
+    """The folder to give to a C compiler with -I, for #include <pageattn/pageattn.h>.
+
+    FileNotFoundError where the package is not installed.
+    """
+    return _built_with("include")
+
+
+def get_library() -> str:
+    """The path of the shared library that is in use, to link C code with.
+
+    What is linked with it finds it at run time if pageattn is imported first, or by a run path
+    (-Wl,-rpath) that names its folder.
+    """
+    return str(Path(library._name).absolute())
+
+
+def get_pkgconfig() -> str:
+    """The folder of pageattn.pc, to give to pkg-config in PKG_CONFIG_PATH.
+
+    FileNotFoundError where the package is not installed.
+    """
+    return _built_with("pkgconfig")
 
 
 def _load() -> ctypes.CDLL:
