@@ -1,6 +1,7 @@
 """pageattn.torch: the bits of the NumPy path, the operators, torch.compile, threads, wrong calls."""
 
 import ctypes
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,22 @@ OPTIONS = {
     "scalar": {"isa": "scalar"},
 }  # fmt: skip
 OPERATORS = torch.ops.pageattn
+
+
+def test_the_arguments_are_those_of_numpy():
+    def options(function):
+        parameters = inspect.signature(function).parameters.values()
+        return {p.name: (p.kind, p.default) for p in parameters if p.name in names}
+
+    names = set(inspect.signature(pageattn.page_attention).parameters)
+    names -= {"num_threads", "out", "return_lse", *tensors.NAMES}
+    expected = options(pageattn.page_attention)
+    assert len(expected) == len(names) == 12
+    for function in (pageattn.torch.page_attention, pageattn.torch._attend, pageattn.torch._call):
+        assert options(function) == expected, function
+    for operator in ("page_attention", "page_attention_lse", "page_attention_out"):
+        arguments = getattr(OPERATORS, operator).default._schema.arguments
+        assert names < {argument.name for argument in arguments}, operator
 
 
 def ordered(call):
