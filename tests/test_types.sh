@@ -24,12 +24,25 @@ works() {
 installed() { (cd / && PATH=$root/.venv/bin:$PATH "$@"); }
 
 mkdir -p build
+# pyright takes what it cannot find for an error.
+has_torch() { .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))'; }
+
+pyright_without_torch() {
+    find python/pageattn -name '*.py' -not -name torch.py -exec \
+        .venv/bin/pyright --pythonpath .venv/bin/python {} +
+}
+
 works "mypy: the package" .venv/bin/mypy
 works "mypy: a caller" installed mypy --strict --warn-unused-ignores "$root/tests/typed_use.py"
-works "pyright: the package" .venv/bin/pyright
 works "pyright: a caller" installed pyright -p "$root/tests/typed_use.json"
-works "pyright: every public name has a type" installed pyright --ignoreexternal \
-    --verifytypes pageattn
+if has_torch; then
+    works "pyright: the package" .venv/bin/pyright
+    works "pyright: every public name has a type" installed pyright --ignoreexternal \
+        --verifytypes pageattn
+else
+    echo "SKIPPED pyright on pageattn.torch, and on every public name: torch is not installed"
+    works "pyright: the package without pageattn.torch" pyright_without_torch
+fi
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
