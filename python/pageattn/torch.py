@@ -103,7 +103,7 @@ def _call(
     )
     if out is None:
         out = tensors[0].new_empty(out_shape)
-    lse = torch.empty(out_shape[:2], dtype=torch.float32) if want_lse else None
+    lse = tensors[0].new_empty(out_shape[:2], dtype=torch.float32) if want_lse else None
     addresses = [tensor.data_ptr() for tensor in tensors]
     addresses += out.data_ptr(), 0 if lse is None else lse.data_ptr()
     num_threads = min(torch.get_num_threads(), _library.MAX_THREADS)

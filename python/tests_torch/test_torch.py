@@ -192,6 +192,15 @@ def test_no_memory_no_computing():
     assert out.device.type == "meta" and out.shape == (4, 6, 40) and lse.shape == (4, 6)
 
 
+def test_the_default_device_does_not_matter():
+    """Results are where the query is."""
+    call = tensors.of(cases.make(96))
+    expected = pageattn.torch.page_attention(**call, return_lse=True)
+    with torch.device("meta"):
+        got = pageattn.torch.page_attention(**call, return_lse=True)
+    assert tensors.bits(got) == tensors.bits(expected)
+
+
 def test_there_is_no_gradient():
     call = tensors.of(cases.make(89))
     call["query"].requires_grad_()
