@@ -294,6 +294,32 @@ def test_works_on_the_threads_of_torch(num_threads):
     assert done.stdout == f"0 False {num_threads}\n", done.stderr
 
 
+FORK = """
+import os, sys
+sys.path[:0] = {path!r}
+import cases, tensors, torch
+import pageattn.torch
+
+call = tensors.of(cases.make(98, lens=(20000, 20000), head_dim=64))
+torch.set_num_threads(2)
+expected = tensors.bits(pageattn.torch.page_attention(**call))
+if os.fork() == 0:
+    torch.set_num_threads(1)
+    os._exit(0 if tensors.bits(pageattn.torch.page_attention(**call)) == expected else 2)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_the_child_of_a_fork_works_on_one_thread():
+    """On more, every operator of torch hangs there once its parent has used them."""
+    here = Path(__file__).parent
+    code = FORK.format(path=[str(here), str(here.parent / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     call = tensors.of(cases.make(93, lens=(5000, 300, 1)))
     expected = pageattn.torch.page_attention(**call)
