@@ -1,7 +1,7 @@
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build test run sanitize soak fuzz install format clean
+.PHONY: help build test test-torch run sanitize soak fuzz install format clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -10,7 +10,7 @@ SOAK_SEED ?= 1
 SECONDS ?= 60
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
 
 run: ## sets up what is missing, then serves chat prompts with a real language model
 	@tools/setup build python
@@ -19,6 +19,10 @@ run: ## sets up what is missing, then serves chat prompts with a real language m
 test: ## sets up what is missing, then runs every test; TESTS="part ..." runs only these
 	@tools/setup build python jax ejkernel test
 	@tests/run $(TESTS)
+
+test-torch: ## the tests with torch, which it installs first: 2.6 GB to load, 5.2 GB on the disk
+	@tools/setup build python torch
+	@tests/run torch
 
 build: ## builds libpageattn.so, libpageattn.a and the program pageattn into build/release
 	@tools/setup build

@@ -29,7 +29,7 @@ def python_program(source, build, folder):
     return [sys.executable, folder / "example.py"]
 
 
-OPTIONAL = ("jax",)
+OPTIONAL = ("jax", "torch")
 PROGRAMS = {"c": c_program, "python": python_program}
 
 

@@ -69,5 +69,11 @@ same "global names of the handler without the prefix" "" \
     "$(find "$build" -path '*pageattn_jax.dir*' -name '*.o' -exec nm -g --defined-only {} + |
         awk 'NF == 3 {print $3}' | grep -v '^pageattn_jax_')"
 
+adapter=$build/libpageattn_torch.so
+same "the exported function of the executor for torch" pageattn_torch_parallel_for \
+    "$(nm -D --defined-only "$adapter" | awk '{print $3}')"
+same "libraries that the executor for torch needs" "" \
+    "$(readelf -d "$adapter" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -v '^libc.so.6$')"
+
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -8,7 +8,16 @@ instruction set and with any number of threads.
 
 from ._attention import page_attention, reference
 from ._context import isa
-from ._library import isas
+from ._library import get_include, get_library, get_pkgconfig, isas
 from ._library import version as __version__
 
-__all__ = ["__version__", "isa", "isas", "page_attention", "reference"]
+__all__ = [
+    "__version__",
+    "get_include",
+    "get_library",
+    "get_pkgconfig",
+    "isa",
+    "isas",
+    "page_attention",
+    "reference",
+]

@@ -1,10 +1,13 @@
-"""Python's arguments as the flat values of pageattn_args, or a TypeError or ValueError.
+"""Python's arguments as the bytes of pageattn_args, or a TypeError or ValueError.
 
 What is checked here is what the library cannot see: Python types, NumPy's byte order and byte
 strides, and numbers that a C type cannot hold or that stand for "not given" in C. Shapes, ranges
 and the entries of context_lens and block_tables are the library's business.
 
 No array is ever copied or converted: the library gets its address and strides.
+
+The whole of it is quick enough for calls of a few microseconds: a call's types, shapes and strides
+are looked up as one, and only addresses and options are put together each time.
 """
 
 from __future__ import annotations
@@ -14,14 +17,13 @@ import functools
 import operator
 import struct
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from . import _library
+from . import _dlpack, _library
 
-_ARGS_BYTES = ctypes.sizeof(_library.Args)
 _FLT_MAX = float(np.finfo(np.float32).max)
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
@@ -30,6 +32,13 @@ _FLOAT32 = struct.Struct("=f")  # the native "f" would turn an overflow into inf
 # NumPy compares dtypes with their byte order, so those of the other order are not found here.
 _FLOAT_TYPES = {np.dtype(np.float32): _library.F32, np.dtype(np.float16): _library.F16}
 _INT32 = np.dtype(np.int32)
+# The types of other packages go by their names: the library's name and the bytes of an element.
+_EXPORTED_TYPES = {
+    "float32": (_library.F32, 4),
+    "float16": (_library.F16, 2),
+    "bfloat16": (_library.BF16, 2),
+    "int32": (_library.I32, 4),
+}
 
 # Which axis of the array is each axis of the library's tensor.
 _ROW_AXES = (0, 1, 2)  # query, out
@@ -45,9 +54,14 @@ _KV_LAYOUTS = {
 }
 _ISAS: dict[Any, int] = {None: _library.ISA_AUTO, **_library.ISAS}
 
-_INPUTS = ("query", "key_cache", "value_cache", "context_lens", "block_tables")
 _NO_SCRATCH = (0, 0)
 _NO_TENSOR: tuple[int, ...] = (0, _library.NO_TYPE, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_NUM_TENSORS = 7
+
+
+# pageattn_args up to its options without addresses, its options, and the addresses of query,
+# key_cache, value_cache, context_lens, block_tables, out and lse: what a Context takes.
+Call = tuple[bytes, bytes, tuple[int, ...]]
 
 
 def pack(
@@ -57,7 +71,7 @@ def pack(
     context_lens: Any,
     block_tables: Any,
     out: Any,
-    lse: Any,
+    lse: bool,
     attn_scale: Any,
     max_context_len: Any,
     num_splits: Any,
@@ -69,68 +83,70 @@ def pack(
     sliding_window: Any,
     kv_layout: Any,
     numerics: Any,
-) -> tuple[tuple[float, ...], ndarray[Any, Any], ndarray[Any, Any] | None]:
-    """The values of pageattn_args, the output, and the log-sum-exp.
+) -> tuple[Call, Any, ndarray[Any, Any] | None, list[object]]:
+    """The call, the output, the log-sum-exp, and what must live until the call is over.
 
-    `out` None: allocated, of the query's type. `lse` True: allocated; False: not wanted.
+    `out` None: allocated, of the query's type. `lse`: whether one is wanted.
     """
-    axes = kv_axes(kv_layout)
-    tensors = (
-        *_tensor("query", _ROW_AXES, query),
-        *_tensor("key_cache", axes, key_cache),
-        *_tensor("value_cache", axes, value_cache),
-        *_tensor("context_lens", _LENS_AXES, context_lens),
-        *_tensor("block_tables", _TABLE_AXES, block_tables),
+    options = _library.pack_options(
+        *pack_options(
+            attn_scale,
+            max_context_len,
+            num_splits,
+            mask_value,
+            attn_logits_soft_cap,
+            pages_per_compute_block,
+            megacore_mode,
+            inline_seq_dim,
+            sliding_window,
+            numerics,
+        ),
+        *_NO_SCRATCH,
     )
-    options = pack_options(
-        attn_scale,
-        max_context_len,
-        num_splits,
-        mask_value,
-        attn_logits_soft_cap,
-        pages_per_compute_block,
-        megacore_mode,
-        inline_seq_dim,
-        sliding_window,
-        numerics,
+    owners: list[object] = []
+    query_at, query_view = _array("query", query, owners)
+    keys_at, keys_view = _array("key_cache", key_cache, owners)
+    values_at, values_view = _array("value_cache", value_cache, owners)
+    lens_at, lens_view = _array("context_lens", context_lens, owners)
+    tables_at, tables_view = _array("block_tables", block_tables, owners)
+    out_at, out_view = 0, None
+    if out is not None:
+        out_at, out_view = _array("out", out, owners, written=True)
+    tensors, out_shape, out_dtype = pack_tensors(
+        kv_axes(kv_layout),
+        query_view,
+        keys_view,
+        values_view,
+        lens_view,
+        tables_view,
+        out_view,
+        lse,
     )
     if out is None:
-        out = np.empty((*query.shape[:2], value_cache.shape[3]), query.dtype)
-        packed_out = _tensor("out", _ROW_AXES, out)
-    else:
-        packed_out = _tensor("out", _ROW_AXES, out)
-        if not out.flags.writeable:
-            raise ValueError("out is read-only; the result cannot be written to it")
-    packed_lse = _NO_TENSOR
+        out = np.empty(out_shape, _new_dtype(out_dtype))
+        out_at = _address(out)
+    lse_at = 0
     lse_array = None
     if lse:
-        lse_array = np.empty(query.shape[:2], np.float32)
-        packed_lse = _tensor("lse", _LSE_AXES, lse_array)
-    return (_ARGS_BYTES, *tensors, *packed_out, *packed_lse, *options, *_NO_SCRATCH), out, lse_array
+        lse_array = np.empty(out_shape[:2], np.float32)
+        lse_at = _address(lse_array)
+    addresses = (query_at, keys_at, values_at, lens_at, tables_at, out_at, lse_at)
+    return (tensors, options, addresses), out, lse_array, owners
 
 
 def pack_shapes(
     shapes: Iterable[tuple[tuple[int, ...], np.dtype[Any]]],
     kv_layout: Any,
     options: tuple[float, ...],
-) -> tuple[float, ...]:
-    """The values of pageattn_args for contiguous arrays that need not exist yet.
+) -> Call:
+    """A call on contiguous arrays that need not exist yet; their addresses are NULL.
 
     `shapes` are shape and dtype of query, key_cache, value_cache, context_lens and block_tables.
-    The data pointers are NULL. `out` has the query's type; `lse` is not wanted.
+    `options` are what pack_options gives. `out` has the query's type; `lse` is not wanted.
     """
-    cache_axes = kv_axes(kv_layout)
-    all_axes = (_ROW_AXES, cache_axes, cache_axes, _LENS_AXES, _TABLE_AXES)
-    tensors: list[int] = []
-    rows = []
-    for name, axes, (shape, dtype) in zip(_INPUTS, all_axes, shapes, strict=True):
-        tensors += 0, *_view(name, axes, dtype, shape, _contiguous_strides(shape, dtype.itemsize))
-        rows.append((shape, dtype))
-    (query_shape, dtype), value_shape = rows[0], rows[2][0]
-    out_shape = (*query_shape[:2], value_shape[3])
-    strides = _contiguous_strides(out_shape, dtype.itemsize)
-    out = (0, *_view("out", _ROW_AXES, dtype, out_shape, strides))
-    return (_ARGS_BYTES, *tensors, *out, *_NO_TENSOR, *options, *_NO_SCRATCH)
+    views = (_new_view(dtype, shape) for shape, dtype in shapes)
+    tensors, _, _ = pack_tensors(kv_axes(kv_layout), *views, None, False)
+    return tensors, _library.pack_options(*options, *_NO_SCRATCH), (0,) * _NUM_TENSORS
 
 
 def kv_axes(kv_layout: Any) -> tuple[int, ...]:
@@ -168,6 +184,9 @@ def pack_options(
 
 # ---- arrays ------------------------------------------------------------------------------------
 
+# An array but for its address: its type (NumPy's, or a name), its shape and its strides in bytes.
+View = tuple[Any, tuple[int, ...], tuple[int, ...]]
+
 
 class _ArrayInterface(ctypes.Structure):
     """NumPy's PyArrayInterface, which __array_struct__ holds."""
@@ -197,29 +216,94 @@ def _address(array: ndarray[Any, Any]) -> int:
     return _interface_at(_capsule_pointer(capsule, None)).data or 0
 
 
-def _tensor(name: str, axes: tuple[int, ...], array: Any) -> tuple[int, ...]:
-    """The values of a pageattn_tensor."""
+def _array(name: str, array: Any, owners: list[object], written: bool = False) -> tuple[int, View]:
+    """The address of an array, and the rest of it."""
     if array.__class__ is not ndarray:
-        _check_array(name, array)
-    return _address(array), *_view(name, axes, array.dtype, array.shape, array.strides)
+        if not isinstance(array, ndarray):
+            return _exported(name, array, owners, written)
+        _check_subclass(name, array)
+    if written and not array.flags.writeable:
+        raise ValueError(f"{name} is read-only; the result cannot be written to it")
+    return _address(array), (array.dtype, array.shape, array.strides)
+
+
+def _check_subclass(name: str, array: ndarray[Any, Any]) -> None:
+    """Subclasses such as np.memmap are arrays too, but a mask would be ignored."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be ignored; use {name}.filled(...) or "
+            f"{name}.data"
+        )
+
+
+def _exported(name: str, array: Any, owners: list[object], written: bool) -> tuple[int, View]:
+    exported = _dlpack.read(name, array, written)
+    if exported is None:
+        raise TypeError(_why_no_array(name, array))
+    owners.append(exported.owner)
+    return exported.address, (exported.dtype, exported.shape, exported.strides)
+
+
+def _why_no_array(name: str, array: Any) -> str:
+    if any(base.__name__ == "Tracer" for base in type(array).__mro__):
+        return (
+            f"{name} is a tracer of JAX, which has no memory to read; under jax.jit and the like use "
+            "pageattn.jax.page_attention"
+        )
+    return (
+        f"{name} must be a NumPy array, or a tensor that gives its memory through DLPack, not "
+        f"{type(array).__name__}; np.asarray({name}) makes an array"
+    )
+
+
+def _element_bytes(dtype: Any) -> int:
+    """Of a type that _type_code lets pass."""
+    return _EXPORTED_TYPES[dtype][1] if dtype.__class__ is str else dtype.itemsize
 
 
 @functools.lru_cache(maxsize=512)
-def _view(
-    name: str,
-    axes: tuple[int, ...],
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-) -> tuple[int, ...]:
-    """What follows the address in a pageattn_tensor. Cached: engines repeat few shapes."""
-    code = _type_code(name, dtype)
+def pack_tensors(
+    kv_axes: tuple[int, ...],
+    query: View,
+    key_cache: View,
+    value_cache: View,
+    context_lens: View,
+    block_tables: View,
+    out: View | None,
+    lse: bool,
+) -> tuple[bytes, tuple[int, ...], Any]:
+    """pageattn_args up to its options, without addresses; the shape and type of the output.
+
+    Cached: engines repeat few shapes.
+    """
+    tensors = (
+        *_tensor("query", _ROW_AXES, query),
+        *_tensor("key_cache", kv_axes, key_cache),
+        *_tensor("value_cache", kv_axes, value_cache),
+        *_tensor("context_lens", _LENS_AXES, context_lens),
+        *_tensor("block_tables", _TABLE_AXES, block_tables),
+    )
+    query_dtype, query_shape, _ = query
+    if out is None:
+        out = _new_view(query_dtype, (*query_shape[:2], value_cache[1][3]))
+    packed_lse = _NO_TENSOR
+    if lse:
+        packed_lse = _tensor("lse", _LSE_AXES, _new_view(np.dtype(np.float32), query_shape[:2]))
+    packed = _library.pack_tensors(
+        ctypes.sizeof(_library.Args), *tensors, *_tensor("out", _ROW_AXES, out), *packed_lse
+    )
+    return packed, out[1], out[0]
+
+
+def _tensor(name: str, axes: tuple[int, ...], view: View) -> tuple[int, ...]:
+    """The values of a pageattn_tensor, with 0 for its address."""
+    dtype, shape, strides = view
     rank = len(axes)
-    if len(shape) != rank:
-        raise ValueError(f"{name} has {len(shape)} axes, shape {shape}; it must have {rank}")
-    elements = _element_strides(name, dtype.itemsize, shape, strides)
+    code = check_type_and_rank(name, dtype, shape, rank)
+    elements = _element_strides(name, _element_bytes(dtype), shape, strides)
     padding = (0,) * (_library.MAX_RANK - rank)
     return (
+        0,
         code,
         rank,
         *(shape[axis] for axis in axes),
@@ -227,6 +311,40 @@ def _view(
         *(elements[axis] for axis in axes),
         *padding,
     )
+
+
+def check_type_and_rank(name: str, dtype: Any, shape: tuple[int, ...], rank: int) -> int:
+    """The library's name of the type."""
+    code = _type_code(name, dtype)
+    if len(shape) != rank:
+        raise ValueError(f"{name} has {len(shape)} axes, shape {shape}; it must have {rank}")
+    return code
+
+
+def _new_view(dtype: Any, shape: tuple[int, ...]) -> View:
+    """What np.empty(shape, dtype) will be."""
+    strides = []
+    step = _element_bytes(dtype)
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return dtype, shape, tuple(reversed(strides))
+
+
+def _new_dtype(dtype: Any) -> Any:
+    """The NumPy type of a new output; that of bfloat16 is ml_dtypes'."""
+    if dtype.__class__ is not str:
+        return dtype
+    if dtype != "bfloat16":
+        return np.dtype(dtype)
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise TypeError(
+            "the result has the query's type bfloat16, and NumPy has that type with the package "
+            "ml_dtypes only; install it, or pass out"
+        ) from error
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _element_strides(
@@ -244,29 +362,10 @@ def _element_strides(
     return elements
 
 
-def _contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """In bytes, the last axis fastest."""
-    strides = [itemsize]
-    for size in reversed(shape[1:]):
-        strides.append(strides[-1] * size)
-    return tuple(reversed(strides)) if shape else ()
-
-
-def _check_array(name: str, array: Any) -> None:
-    """Subclasses such as np.memmap are arrays too, but a mask would be ignored."""
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, whose mask would be ignored; use {name}.filled(...) or "
-            f"{name}.data"
-        )
-    if not isinstance(array, ndarray):
-        raise TypeError(
-            f"{name} must be a NumPy array, not {type(array).__name__}; np.asarray({name}) makes one"
-        )
-
-
-def _type_code(name: str, dtype: np.dtype[Any]) -> int:
+def _type_code(name: str, dtype: Any) -> int:
     """bfloat16, which is not NumPy's own, is known by its name, whichever package registered it."""
+    if dtype.__class__ is str:
+        return _exported_type_code(name, dtype)
     if name in ("context_lens", "block_tables"):
         if dtype != _INT32:
             raise TypeError(f"{name} has dtype {dtype}, not int32; use {name}.astype(np.int32)")
@@ -286,10 +385,24 @@ def _type_code(name: str, dtype: np.dtype[Any]) -> int:
     return _library.BF16
 
 
+def _exported_type_code(name: str, dtype: str) -> int:
+    code, _ = _EXPORTED_TYPES.get(dtype, (_library.NO_TYPE, 0))
+    if name in ("context_lens", "block_tables"):
+        if code != _library.I32:
+            raise TypeError(f"{name} has dtype {dtype}, not int32; convert it to int32")
+    elif code in (_library.NO_TYPE, _library.I32):
+        raise TypeError(
+            f"{name} has dtype {dtype}, not float32, float16 or bfloat16; convert it to one of them"
+        )
+    return code
+
+
 # ---- numbers -----------------------------------------------------------------------------------
 
 
 def _integer(name: str, value: Any, minimum: int, maximum: int) -> int:
+    if value.__class__ is int and minimum <= value <= maximum:
+        return value
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     try:

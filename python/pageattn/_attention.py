@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._arguments import context_key, flag, pack
 from ._context import give_back, take
-from ._library import OK, Args, Error, library, pack_args_into, raise_error
+from ._dlpack import SupportsDLPack
+from ._library import OK, ArgsWriter, Error, library, raise_error
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Array = NDArray[Any] | SupportsDLPack
+OutT = TypeVar("OutT", bound=Array)
 
 KVLayout = Literal["HND_pages", "pages_HND", "pages_NHD", "HND", "NHD"]
 MegacoreMode = Literal["kv_head", "batch"]
@@ -18,64 +25,95 @@ ISA = Literal["scalar", "avx2", "avx512", "neon"]
 Numerics = Literal["exact", "fast"]
 
 
+class Options(TypedDict, total=False):
+    """The keywords of page_attention that do not change what it returns."""
+
+    mask_value: float
+    attn_logits_soft_cap: float | None
+    pages_per_compute_block: int | None
+    megacore_mode: MegacoreMode | None
+    inline_seq_dim: bool
+    sliding_window: int | None
+    kv_layout: KVLayout
+    num_threads: int | None
+    isa: ISA | None
+    numerics: Numerics
+
+
 @overload
 def page_attention(
-    query: NDArray[Any],
-    key_cache: NDArray[Any],
-    value_cache: NDArray[Any],
-    context_lens: NDArray[np.int32],
-    block_tables: NDArray[np.int32],
+    query: Array,
+    key_cache: Array,
+    value_cache: Array,
+    context_lens: Array,
+    block_tables: Array,
     attn_scale: float | None = ...,
     max_context_len: int | None = ...,
     num_splits: int = ...,
     *,
-    mask_value: float = ...,
-    attn_logits_soft_cap: float | None = ...,
-    pages_per_compute_block: int | None = ...,
-    megacore_mode: MegacoreMode | None = ...,
-    inline_seq_dim: bool = ...,
-    sliding_window: int | None = ...,
-    kv_layout: KVLayout = ...,
-    out: NDArray[Any] | None = ...,
+    out: None = ...,
     return_lse: Literal[False] = ...,
-    num_threads: int | None = ...,
-    isa: ISA | None = ...,
-    numerics: Numerics = ...,
+    **options: Unpack[Options],
 ) -> NDArray[Any]: ...
 
 
 @overload
 def page_attention(
-    query: NDArray[Any],
-    key_cache: NDArray[Any],
-    value_cache: NDArray[Any],
-    context_lens: NDArray[np.int32],
-    block_tables: NDArray[np.int32],
+    query: Array,
+    key_cache: Array,
+    value_cache: Array,
+    context_lens: Array,
+    block_tables: Array,
     attn_scale: float | None = ...,
     max_context_len: int | None = ...,
     num_splits: int = ...,
     *,
-    mask_value: float = ...,
-    attn_logits_soft_cap: float | None = ...,
-    pages_per_compute_block: int | None = ...,
-    megacore_mode: MegacoreMode | None = ...,
-    inline_seq_dim: bool = ...,
-    sliding_window: int | None = ...,
-    kv_layout: KVLayout = ...,
-    out: NDArray[Any] | None = ...,
+    out: OutT,
+    return_lse: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> OutT: ...
+
+
+@overload
+def page_attention(
+    query: Array,
+    key_cache: Array,
+    value_cache: Array,
+    context_lens: Array,
+    block_tables: Array,
+    attn_scale: float | None = ...,
+    max_context_len: int | None = ...,
+    num_splits: int = ...,
+    *,
+    out: None = ...,
     return_lse: Literal[True],
-    num_threads: int | None = ...,
-    isa: ISA | None = ...,
-    numerics: Numerics = ...,
+    **options: Unpack[Options],
 ) -> tuple[NDArray[Any], NDArray[np.float32]]: ...
 
 
+@overload
 def page_attention(
-    query: NDArray[Any],
-    key_cache: NDArray[Any],
-    value_cache: NDArray[Any],
-    context_lens: NDArray[np.int32],
-    block_tables: NDArray[np.int32],
+    query: Array,
+    key_cache: Array,
+    value_cache: Array,
+    context_lens: Array,
+    block_tables: Array,
+    attn_scale: float | None = ...,
+    max_context_len: int | None = ...,
+    num_splits: int = ...,
+    *,
+    out: OutT,
+    return_lse: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[OutT, NDArray[np.float32]]: ...
+
+
+def page_attention(
+    query: Array,
+    key_cache: Array,
+    value_cache: Array,
+    context_lens: Array,
+    block_tables: Array,
     attn_scale: float | None = None,
     max_context_len: int | None = None,
     num_splits: int = 0,
@@ -87,12 +125,12 @@ def page_attention(
     inline_seq_dim: bool = True,
     sliding_window: int | None = None,
     kv_layout: KVLayout = "HND_pages",
-    out: NDArray[Any] | None = None,
+    out: Array | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
     isa: ISA | None = None,
     numerics: Numerics = "exact",
-) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
+) -> Array | tuple[Array, NDArray[np.float32]]:
     """Paged grouped-query attention: one query token a sequence over its paged keys and values.
 
         logit[t] = attn_scale * dot(query[s, h], key[t])
@@ -106,6 +144,9 @@ def page_attention(
     The same inputs give the same bits, whatever the instruction set, the number of threads, the
     splitting, the page size, the layout, the strides, the other sequences of the batch, and the
     content of slots and table entries that no sequence uses.
+
+    Arrays are NumPy arrays, or any tensors in a CPU's memory that give it through DLPack
+    (__dlpack__), such as those of torch and JAX: these are read where they lie, too.
 
     Parameters
     ----------
@@ -139,7 +180,9 @@ def page_attention(
         "pages_NHD" or "NHD": [num_pages, page_size, num_kv_heads, head_dim]
     out : [num_seqs, num_heads, value_head_dim], writable; float32, float16 or bfloat16
         Receives the result and is returned. Its memory must not overlap that of an input; inputs
-        may overlap each other. None: a new array of the query's dtype
+        may overlap each other. A tensor of another package must say through DLPack that it may be
+        written, which takes DLPack 1.0: torch's do, JAX's never may be. None: a new NumPy array of
+        the query's dtype, which for a bfloat16 tensor of another package takes ml_dtypes
     return_lse : True: return (out, lse) with lse the float32 [num_seqs, num_heads] natural
         logarithm of the sum of exp(logit); -inf where nothing is attended to
     num_threads : in [1, 4096], the calling one included. None: the CPUs that this process may use;
@@ -160,12 +203,14 @@ def page_attention(
     Raises
     ------
     TypeError
-        An argument of the wrong kind: no NumPy array, another dtype or byte order, caches of two
-        dtypes, a bool where a number is wanted. Nothing is converted silently.
+        An argument of the wrong kind: neither a NumPy array nor a tensor with DLPack, a tracer of
+        JAX, another dtype or byte order, caches of two dtypes, a bool where a number is wanted.
+        Nothing is converted silently.
     ValueError
         A wrong rank, shape, stride, range or name, an entry of context_lens or block_tables that is
         out of range, an `out` that is read-only or overlaps an input, an instruction set that this
-        CPU lacks.
+        CPU lacks. A tensor of another package that is not in a CPU's memory, or that does not give
+        its memory, as one of torch that requires a gradient: its detach() does.
     MemoryError, RuntimeError
         Out of memory; a thread could not be started; context_lens or block_tables changed to values
         out of range during the call.
@@ -181,7 +226,8 @@ def page_attention(
     """
     want_lse = flag("return_lse", return_lse)
     key = context_key(isa, num_threads)
-    values, out, lse = pack(
+    # The owners must stay referred to until the call is over.
+    call, result, lse, _owners = pack(
         query,
         key_cache,
         value_cache,
@@ -203,18 +249,18 @@ def page_attention(
     )
     context = take(*key)
     try:
-        context.attend(values)
+        context.attend(*call)
     finally:
         give_back(context)
-    return out if lse is None else (out, lse)
+    return result if lse is None else (result, lse)
 
 
 def reference(
-    query: NDArray[Any],
-    key_cache: NDArray[Any],
-    value_cache: NDArray[Any],
-    context_lens: NDArray[np.int32],
-    block_tables: NDArray[np.int32],
+    query: Array,
+    key_cache: Array,
+    value_cache: Array,
+    context_lens: Array,
+    block_tables: Array,
     attn_scale: float | None = None,
     max_context_len: int | None = None,
     num_splits: int = 0,
@@ -236,7 +282,7 @@ def reference(
     out : float64 [num_seqs, num_heads, value_head_dim]
     lse : float64 [num_seqs, num_heads]
     """
-    values, checked_out, _ = pack(
+    call, checked_out, _, _owners = pack(
         query,
         key_cache,
         value_cache,
@@ -256,13 +302,13 @@ def reference(
         kv_layout,
         "exact",
     )
-    args = Args()
-    pack_args_into(args, 0, *values)
+    args = ArgsWriter()
+    args.write(*call)
     out = np.empty(checked_out.shape, np.float64)
     lse = np.empty(out.shape[:2], np.float64)
     error = Error()
     status = library.pageattn_reference(
-        ctypes.addressof(args), out.ctypes.data, lse.ctypes.data, ctypes.addressof(error)
+        args.address, out.ctypes.data, lse.ctypes.data, ctypes.addressof(error)
     )
     if status != OK:
         raise_error(error)

@@ -92,6 +92,17 @@ class Args(ctypes.Structure):
     ]
 
 
+class Executor(ctypes.Structure):
+    """pageattn_executor"""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("context", ctypes.c_void_p),
+        ("num_workers", ctypes.c_int32),
+        ("parallel_for", ctypes.c_void_p),
+    ]
+
+
 class ContextOptions(ctypes.Structure):
     """pageattn_context_options"""
 
@@ -118,14 +129,42 @@ _FORMAT_CHARACTERS: dict[Any, str] = {
 def _packing_format(ctype: Any) -> str:
     """The struct module's native format of a ctypes type."""
     if issubclass(ctype, ctypes.Array):
-        return "".join([_packing_format(ctype._type_)] * ctype._length_)
+        array: Any = ctype
+        return "".join([_packing_format(array._type_)] * array._length_)
     if issubclass(ctype, ctypes.Structure):
         return "".join(_packing_format(field[1]) for field in ctype._fields_)
     return _FORMAT_CHARACTERS[ctype]
 
 
-# One pack_into of a flat sequence of values costs 1.5 us; setting the 90 fields one by one, 10 us.
-pack_args_into = struct.Struct("@" + _packing_format(Args)).pack_into
+# A Struct takes a flat sequence of values at once; setting the 90 fields one by one costs 10 us.
+# The options of pageattn_args, of which a float is the first, follow its tensors.
+_FORMAT = _packing_format(Args)
+_OPTIONS = _FORMAT.index("f")
+pack_tensors = struct.Struct("@" + _FORMAT[:_OPTIONS]).pack
+pack_options = struct.Struct("@" + _FORMAT[_OPTIONS:]).pack
+
+class ArgsWriter:
+    """Fills one Args."""
+
+    __slots__ = ("address", "_bytes", "_words")
+
+    def __init__(self) -> None:
+        args = Args()
+        self.address = ctypes.addressof(args)
+        self._bytes = memoryview(args).cast("B")  # keeps args alive
+        self._words = self._bytes.cast("Q")
+
+    def write(self, tensors: bytes, options: bytes, addresses: tuple[int, ...]) -> None:
+        """What pack_tensors and pack_options give, and the address of each tensor."""
+        size = len(tensors)
+        self._bytes[:size] = tensors
+        self._bytes[size:] = options
+        words = self._words
+        # Written out: a loop takes three times as long. A Tensor is 10 words, `data` its first.
+        words[1], words[11], words[21], words[31], words[41], words[51], words[61] = addresses
+
+
+_FILE = "libpageattn.so.0"
 
 
 def _library_path() -> Path:
@@ -133,16 +172,59 @@ def _library_path() -> Path:
     chosen = os.environ.get("PAGEATTN_LIBRARY")
     if chosen:
         return Path(chosen)
-    directories = list(sys.modules[__package__].__path__)  # two of them in an editable install
-    for directory in directories:
-        path = Path(directory, "libpageattn.so")
-        if path.exists():
-            return path
-    raise ImportError(
-        f"libpageattn.so is in none of {directories}: the package was not installed as a whole. Run "
-        "`pip install .` in a checkout of pageattn, or set PAGEATTN_LIBRARY to the path of the "
-        "shared library"
-    )
+    path = _installed(_FILE)
+    if path is None:
+        raise ImportError(
+            f"{_FILE} is in none of {_directories()}: the package was not installed as a whole. Run "
+            "`pip install .` in a checkout of pageattn, or set PAGEATTN_LIBRARY to the path of the "
+            "shared library"
+        )
+    return path
+
+
+def _directories() -> list[str]:
+    """Those of this package: two of them in an editable install."""
+    return list(sys.modules[__name__.rpartition(".")[0]].__path__)
+
+
+def _installed(name: str) -> Path | None:
+    paths = (Path(directory, name) for directory in _directories())
+    return next((path for path in paths if path.exists()), None)
+
+
+def _built_with(name: str) -> str:
+    path = _installed(name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{name} is in none of {_directories()}: this is a checkout, not an installed package; "
+            "`pip install .` installs it"
+        )
+    return str(path)
+
+
+def get_include() -> str:
+    """The folder to give to a C compiler with -I, for #include <pageattn/pageattn.h>.
+
+    FileNotFoundError where the package is not installed.
+    """
+    return _built_with("include")
+
+
+def get_library() -> str:
+    """The path of the shared library that is in use, to link C code with.
+
+    What is linked with it finds it at run time if pageattn is imported first, or by a run path
+    (-Wl,-rpath) that names its folder.
+    """
+    return str(Path(library._name).absolute())
+
+
+def get_pkgconfig() -> str:
+    """The folder of pageattn.pc, to give to pkg-config in PKG_CONFIG_PATH.
+
+    FileNotFoundError where the package is not installed.
+    """
+    return _built_with("pkgconfig")
 
 
 def _load() -> ctypes.CDLL:

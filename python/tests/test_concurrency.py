@@ -183,13 +183,13 @@ def test_arrays_that_another_thread_changes(big, big_expected):
 def test_a_context_is_used_again():
     arrays = cases.make(33)
     pageattn.page_attention(**arrays, num_threads=1)
-    kept = _context._idle[(0, 1)][-1]
+    kept = _context._idle[(0, 1, None)][-1]
     with pytest.raises(ValueError):
         pageattn.page_attention(**{**arrays, "context_lens": arrays["context_lens"] - 1000},
                                 num_threads=1)  # fmt: skip
-    assert _context._idle[(0, 1)][-1] is kept
+    assert _context._idle[(0, 1, None)][-1] is kept
     pageattn.page_attention(**arrays, num_threads=1)
-    assert _context._idle[(0, 1)][-1] is kept
+    assert _context._idle[(0, 1, None)][-1] is kept
 
 
 def test_few_contexts_are_kept():
@@ -197,7 +197,7 @@ def test_few_contexts_are_kept():
     assert len(set(map(id, taken))) == 40
     for context in taken:
         _context.give_back(context)
-    assert len(_context._idle[(0, 3)]) == 16
+    assert len(_context._idle[(0, 3, None)]) == 16
     for num_threads in range(1, 60):
         _context.give_back(_context.take(1, num_threads))
     assert len(_context._idle) <= 16

@@ -41,11 +41,11 @@ def read_only(array):
 
 # Name of the argument, its value or a function of the right one, the exception, what it says.
 WRONG_ARRAYS = [
-    ("query", lambda a: a.tolist(), TypeError, r"query must be a NumPy array, not list; np.asarray"),
-    ("key_cache", lambda a: None, TypeError, r"key_cache must be a NumPy array, not NoneType"),
+    ("query", lambda a: a.tolist(), TypeError, r"query must be a NumPy array, or .*DLPack, not list; np.asarray"),
+    ("key_cache", lambda a: None, TypeError, r"key_cache must be a NumPy array, or .*, not NoneType"),
     ("context_lens", lambda a: a.tolist(), TypeError, r"context_lens must be .*not list"),
     ("block_tables", lambda a: a.tolist(), TypeError, r"block_tables must be .*not list"),
-    ("out", lambda a: [0.0], TypeError, r"out must be a NumPy array, not list"),
+    ("out", lambda a: [0.0], TypeError, r"out must be a NumPy array, or .*, not list"),
     ("query", np.ma.masked_array, TypeError, r"query is a masked array, .*query.filled"),
     ("query", lambda a: a.astype(np.float64), TypeError,
      r"query has dtype float64, not float32, float16 or bfloat16.*astype\(np.float32\)"),

@@ -18,6 +18,7 @@ STRUCTS = {
     "pageattn_error": _library.Error,
     "pageattn_tensor": _library.Tensor,
     "pageattn_args": _library.Args,
+    "pageattn_executor": _library.Executor,
     "pageattn_context_options": _library.ContextOptions,
 }
 CONSTANTS = {
@@ -97,10 +98,10 @@ def test_defaults_are_those_of_the_header(header_says, monkeypatch):
     packed = {}
 
     class Recorder:
-        def attend(self, values):
-            args = _library.Args()
-            _library.pack_args_into(args, 0, *values)
-            packed["args"] = args
+        def attend(self, tensors, options, addresses):
+            writer = _library.ArgsWriter()
+            writer.write(tensors, options, addresses)
+            packed["args"] = _library.Args.from_buffer_copy(writer._bytes)
 
     monkeypatch.setattr(_attention, "take", lambda *key: Recorder())
     monkeypatch.setattr(_attention, "give_back", lambda context: None)
@@ -119,10 +120,10 @@ def test_the_library_gets_the_arrays_themselves(layout, monkeypatch):
     packed = {}
 
     class Recorder:
-        def attend(self, values):
-            args = _library.Args()
-            _library.pack_args_into(args, 0, *values)
-            packed["args"] = args
+        def attend(self, tensors, options, addresses):
+            writer = _library.ArgsWriter()
+            writer.write(tensors, options, addresses)
+            packed["args"] = _library.Args.from_buffer_copy(writer._bytes)
 
     monkeypatch.setattr(_attention, "take", lambda *key: Recorder())
     monkeypatch.setattr(_attention, "give_back", lambda context: None)

@@ -11,6 +11,7 @@ import functools
 from typing import Any, Literal, NamedTuple, NoReturn, overload
 
 import jax
+import jax.core
 import numpy as np
 
 from .._arguments import context_key, flag, kv_axes, pack_options, pack_shapes
@@ -269,7 +270,7 @@ def _prepare_anew(shapes: _Shapes, *options: Any) -> _Call:
     values = pack_options(*numbers)
     context = take(isa_code, 1)
     try:
-        context.check(pack_shapes(shapes, kv_layout, values))
+        context.check(*pack_shapes(shapes, kv_layout, values))
     finally:
         give_back(context)
     attributes = {

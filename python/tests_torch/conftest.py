@@ -1,0 +1,6 @@
+"""The cases are those of the NumPy tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
