@@ -22,9 +22,9 @@ build: ## builds libpageattn.so, libpageattn.a and the program pageattn into bui
 	cmake --preset release
 	cmake --build --preset release
 
-sanitize: ## the C tests under the address, undefined-behaviour and thread sanitizers
+sanitize: ## the C tests under the address, undefined-behaviour, memory and thread sanitizers
 	@tools/setup build test
-	@tests/run asan-ubsan tsan
+	@tests/run asan-ubsan msan tsan
 
 install: ## installs under PREFIX (/usr/local), staged under DESTDIR if given
 	@tools/setup build

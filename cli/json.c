@@ -273,6 +273,7 @@ static bool read_value(parser *p, size_t *index)
     return read_word(p, value);
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): strings are unescaped in place
 const char *cli_json_parse(char *text, size_t length, cli_json_document *document,
                            size_t *error_place)
 {

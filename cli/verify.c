@@ -105,7 +105,7 @@ static bool verify_seq(const cli_data *data, int64_t seq, int64_t kv_head, doubl
 static int64_t cost(const cli_data *data, int64_t seq)
 {
     const pageattn_tensor *query = &data->args.query;
-    return 2 * cli_data_lens(data)[seq] * query->shape[2] * query->shape[1] /
+    return INT64_C(2) * cli_data_lens(data)[seq] * query->shape[2] * query->shape[1] /
            data->args.key_cache.shape[0];
 }
 

@@ -68,6 +68,7 @@ pageattn_status pageattn_choose_isa(pageattn_isa wanted, pageattn_isa *isa, page
     if (wanted != PAGEATTN_ISA_AUTO)
         return take(wanted, "options->isa", isa, error);
 
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): no library can keep others from calling setenv
     const char *name = getenv("PAGEATTN_ISA");
     if (name != NULL && name[0] != '\0' && strcmp(name, "auto") != 0)
         return take_named(name, isa, error);
