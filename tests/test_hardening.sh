@@ -12,7 +12,7 @@ failed=0
 # check NAME yes|no FILE READELF_OPTION PATTERN: does what readelf prints have the pattern?
 check() {
     local found=no
-    LC_ALL=C readelf -W "$4" "$3" | grep -qE -- "$5" && found=yes
+    grep -qE -- "$5" <<<"$(LC_ALL=C readelf -W "$4" "$3")" && found=yes
     if [ "$found" = "$2" ]; then
         passed=$((passed + 1))
     else
