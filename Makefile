@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Recursive descent, as deep as CLI_JSON_MAX_DEPTH. Values are numbered in one growing array, so
  * they refer to each other by index. Strings are unescaped in place, where they never get longer.

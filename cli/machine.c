@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reads /proc and /sys; a container may hide any of it. */
 #define _DEFAULT_SOURCE /* getloadavg */
 

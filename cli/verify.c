@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The reference is plain and slow, so it computes a sample: for each sequence the heads of one KV
  * head, taken in turn, as long as the budget lasts; first the longest sequence.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Writes the bill of materials of a wheel beside its metadata (PEP 770), from the library as it was
 # installed, stripped if it was: cmake -D LIBRARY=... -D OUTPUT=... -D PROJECT_VERSION=...
 # -D PROJECT_DESCRIPTION=... -P sbom.cmake

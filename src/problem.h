@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A checked call. Everything here holds: sizes fit, strides were checked against overflow, every
  * block table entry that is needed is a page of the cache. The planner and the kernels trust it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fixed binary tree over leaves on which states merge: leaves 2i and 2i+1 make node i of level
  * 1, and so on (docs/numerics.md). States are pushed in the order of their positions; the tree

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How many threads this process may use: affinity mask, control groups, environment.
  *

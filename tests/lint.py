@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What analysers say of the library and the program: tests/lint.py BUILD_DIR
 
 clang-tidy (.clang-tidy says what it looks for), cppcheck, and gcc's -fanalyzer, each on every file

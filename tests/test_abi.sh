@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The binary interface is the one that abi/libpageattn.xml describes: every function, every type that
 # a caller can see, with sizes, offsets and values.
 #

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Wrong calls: each is refused with its status and message, changes nothing, and leaves the context
  * as good as before. Odd but right calls work. Memory: every allocation is made to fail once, none

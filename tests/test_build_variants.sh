@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # However a user compiles it, the bits are the same: tests/test_golden.c over a library built with
 # other flags than ours. The build type is None, so that these are the only flags beside those that
 # CMakeLists.txt insists on.

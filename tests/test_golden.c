@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bits of today are the bits of tomorrow: hashes of the outputs of fixed calls, on every
  * instruction set. A change of the arithmetic is a change of the interface; whoever means one runs

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What stands against exploits in the built files: tests/test_hardening.sh BUILD_DIR
 # PAGEATTN_HARDEN in CMakeLists.txt asks for it.
 set -uo pipefail

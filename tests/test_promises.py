@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every promise of docs/reliability.md names tests that exist and run.
 
 The table there has two columns, what is promised and what proves it. Each proof is in backquotes:

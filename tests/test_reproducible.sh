@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The same sources give the same bytes: builds the library and the program from a copy in another
 # folder, in another language and time zone, and compares. tests/test_reproducible.sh BUILD_DIR
 # BUILD_DIR is built from here in the preset gcc.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The C tests under valgrind's memcheck: invalid reads and writes, decisions on uninitialised memory,
 # leaks. tests/test_valgrind.sh BUILD_DIR
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bill of materials in the installed package says what is in it."""
 
 import hashlib

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which instruction set a context takes: what its options say, else the environment variable
  * PAGEATTN_ISA, else the best. A wish that can't be granted is an error: a benchmark or a bug
