@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help
@@ -29,9 +30,9 @@ build: ## builds libpageattn.so, libpageattn.a and the program pageattn into bui
 	cmake --preset release
 	cmake --build --preset release
 
-sanitize: ## the C tests under the address, undefined-behaviour and thread sanitizers
+sanitize: ## the C tests under the address, undefined-behaviour, memory and thread sanitizers
 	@tools/setup build test
-	@tests/run asan-ubsan tsan
+	@tests/run asan-ubsan msan tsan
 
 soak: ## random calls, threads, forks and faults for SOAK_SECONDS (600), compared by bits
 	@tools/setup build test

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pageattn bench: every combination of what the command line lists, each once. Threads, numerics
  * and instruction sets vary innermost, over the same data.

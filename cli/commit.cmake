@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Writes commit.h: cmake -D SOURCE_DIR=... -D OUTPUT=... -P commit.cmake
 # Run at each build; the file changes only when the commit does, so nothing is compiled in vain.
 find_package(Git QUIET)

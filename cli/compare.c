@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "compare.h"
 
 #include <errno.h>
@@ -43,7 +44,7 @@ static bool is_run(const cli_json_document *document)
 
 bool cli_old_run_read(const char *path, cli_old_run *old)
 {
-    size_t length, place;
+    size_t length = 0, place;
     *old = (cli_old_run){.text = read_file(path, &length)};
     if (old->text == NULL)
         return false;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* An earlier run, read from the JSON that --format json wrote. */
 #ifndef CLI_COMPARE_H
 #define CLI_COMPARE_H

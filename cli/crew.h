@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Work on a context's own threads: the limits run on the same threads as the call. */
 #ifndef CLI_CREW_H
 #define CLI_CREW_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tensors of one benchmark case, filled with random values: cache, block table, query, output.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Where and how a benchmark ran: what someone needs to judge its figures. */
 #ifndef CLI_ENVIRONMENT_H
 #define CLI_ENVIRONMENT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * No shell is in between and no name goes into the script: it comes through a pipe, and what is
  * drawn goes into memory, so nobody waits for the other and a disk can't be full.

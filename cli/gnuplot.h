@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Has gnuplot draw: it is a child process that reads a script and gives an SVG. */
 #ifndef CLI_GNUPLOT_H
 #define CLI_GNUPLOT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pageattn info: what this build is, what this machine is, and what the library makes of both. */
 #include <inttypes.h>
 #include <stdbool.h>

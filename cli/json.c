@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Recursive descent, as deep as CLI_JSON_MAX_DEPTH. Values are numbered in one growing array, so
  * they refer to each other by index. Strings are unescaped in place, where they never get longer.
@@ -273,6 +274,7 @@ static bool read_value(parser *p, size_t *index)
     return read_word(p, value);
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): strings are unescaped in place
 const char *cli_json_parse(char *text, size_t length, cli_json_document *document,
                            size_t *error_place)
 {

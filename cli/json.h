@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads JSON text, whoever wrote it: any bytes give a document or an error with its place, within
  * fixed bounds of size and depth.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The loops whose speed is a limit of the machine, one const table for each instruction set: memory
  * can't be read faster than by a loop that only reads, nor multiply-adds done faster than by one

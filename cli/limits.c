@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "limits.h"
 
 #include <stdatomic.h>
@@ -102,7 +103,7 @@ bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limi
     limits->num_workers = cli_crew_workers(context, data->kv_bytes);
     limits->num_parts = limits->num_workers == 1 ? 1 : limits->num_workers * PARTS_PER_WORKER;
     limits->num_leaves = count_leaves(data);
-    limits->leaves = malloc((size_t)limits->num_leaves * sizeof(*limits->leaves));
+    limits->leaves = calloc((size_t)limits->num_leaves + 1, sizeof(*limits->leaves));
     limits->part_leaves = malloc((size_t)(limits->num_parts + 1) * sizeof(*limits->part_leaves));
     if (limits->leaves == NULL || limits->part_leaves == NULL) {
         cli_say("out of memory for the list of leaves");

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the machine can do with a case's data, on the same threads as the attention call:
  *   - sequential read: the same number of bytes in the order of their addresses;

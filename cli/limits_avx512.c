@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The limit loops over lanes_avx512.h. */
 #include "isa/lanes_avx512.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The multiply-adds of the fast kernels over pairs_avx512_bf16.h: dot products of bf16 pairs. */
 #include "isa/pairs_avx512_bf16.h"
 #include "limit_loops.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reads /proc and /sys; a container may hide any of it. */
 #define _DEFAULT_SOURCE /* getloadavg */
 
@@ -82,7 +83,7 @@ static bool read_cache(int index, cli_cache *cache)
     snprintf(path, sizeof(path), format, index, "level");
     if (!first_line(path, line, sizeof(line)))
         return false;
-    cache->level = atoi(line);
+    cache->level = (int)strtol(line, NULL, 10);
     snprintf(path, sizeof(path), format, index, "type");
     first_line(path, line, sizeof(line));
     snprintf(cache->type, sizeof(cache->type), "%.15s", line);
@@ -115,9 +116,9 @@ static double read_mhz(void)
 {
     char line[64];
     if (first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", line, sizeof(line)))
-        return atof(line) / 1000;
+        return strtod(line, NULL) / 1000;
     if (value_of("/proc/cpuinfo", "cpu MHz", line, sizeof(line)))
-        return atof(line);
+        return strtod(line, NULL);
     return 0;
 }
 

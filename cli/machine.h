@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the machine says of itself. Everything that can't be read is left empty or 0. */
 #ifndef CLI_MACHINE_H
 #define CLI_MACHINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The program `pageattn`: finds the subcommand, and sees to it that the output arrived. */
 #define _POSIX_C_SOURCE 200809L /* SIGPIPE */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 
 #include "measure.h"
@@ -185,7 +186,7 @@ double cli_median(double *values, int64_t count)
 /* The median over repetitions of limit / call, both in seconds. */
 static double median_ratio(const measurement *m, int limit, double factor)
 {
-    double ratios[CLI_MAX_REPS];
+    double ratios[CLI_MAX_REPS] = {0};
     for (int64_t i = 0; i < m->num_reps; i++)
         ratios[i] = factor * m->seconds[limit][i] / m->seconds[CALL][i];
     return cli_median(ratios, m->num_reps);
@@ -251,7 +252,7 @@ bool cli_measure(const cli_data *data, pageattn_context *context, const cli_effo
 {
     measurement m = {.data = data, .context = context};
     /* Long slots where time is plenty, so that CLI_MAX_REPS repetitions fill it. */
-    m.slot_seconds = effort->min_seconds / (NUM_SLOTS * CLI_MAX_REPS / 2);
+    m.slot_seconds = 2 * effort->min_seconds / (NUM_SLOTS * CLI_MAX_REPS);
     m.slot_seconds = m.slot_seconds > MIN_SLOT_SECONDS ? m.slot_seconds : MIN_SLOT_SECONDS;
     m.warm_up_seconds = effort->min_seconds / 10;
     if (m.warm_up_seconds > WARM_UP_SECONDS)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Times a call and the limits beside it. In each repetition all of them run, one after the other,
  * so that whatever else the machine does at the time hits all alike; what is reported are medians

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One panel of a plot: where it is on the drawing, in pixels from the lower left corner, what its
  * axes span, and what is on it, so that labels find free places.

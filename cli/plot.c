@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lays the drawing out and writes it as a gnuplot script. All places are computed here, in pixels,
  * so that labels can be kept from each other.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* bench --plot: a roofline, and bandwidth against context length, as one SVG. */
 #ifndef CLI_PLOT_H
 #define CLI_PLOT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The right panel of a strip: how fast calls of each context length read, below the limits. */
 #include <inttypes.h>
 #include <math.h>

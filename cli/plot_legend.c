@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The legend of a strip: numbers and shapes of the series, styles and figures of the limits. */
 #include <string.h>
 

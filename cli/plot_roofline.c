@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The roofline of a strip: what a call computes in a second, below what its bytes would allow. */
 #include <inttypes.h>
 #include <math.h>

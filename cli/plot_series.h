@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a plot shows of the rows. A series is the rows that differ in context length (and number of
  * threads, each of which has panels of its own) and in nothing else.

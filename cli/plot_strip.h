@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One strip of a plot: what belongs to one number of threads, its measured limits, and the pieces
  * of gnuplot script that all of its parts are made of. Places are in pixels from the lower left

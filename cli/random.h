@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Random numbers that are the same on every machine. */
 #ifndef CLI_RANDOM_H
 #define CLI_RANDOM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "report.h"
 
 #include <inttypes.h>
@@ -143,7 +144,7 @@ static void write_heading(cli_report *report, const cli_row *row)
              cli_layout_name(row->wanted.layout), row->wanted.shuffled ? "shuffled" : "in-order");
     if (strcmp(heading, report->heading) == 0)
         return;
-    strcpy(report->heading, heading);
+    memcpy(report->heading, heading, sizeof(heading));
     fprintf(report->out, "\n%s\n", heading);
     for (int i = 0; i < NUM_CELLS; i++)
         fprintf(report->out, "%s%*s", i ? "  " : "", columns[i].width, columns[i].title);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Writes results: an aligned table, Markdown, CSV or JSON, a row as soon as it is measured. */
 #ifndef CLI_REPORT_H
 #define CLI_REPORT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sentences for the person at the terminal: all of them on standard error, after "pageattn: ". */
 #ifndef CLI_SAY_H
 #define CLI_SAY_H

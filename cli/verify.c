@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The reference is plain and slow, so it computes a sample: for each sequence the heads of one KV
  * head, taken in turn, as long as the budget lasts; first the longest sequence.
@@ -110,7 +111,7 @@ static bool verify_seq(const cli_data *data, int64_t seq, int64_t kv_head, doubl
 static int64_t cost(const cli_data *data, int64_t seq)
 {
     const pageattn_tensor *query = &data->args.query;
-    return 2 * cli_data_lens(data)[seq] * query->shape[2] * query->shape[1] /
+    return INT64_C(2) * cli_data_lens(data)[seq] * query->shape[2] * query->shape[1] /
            data->args.key_cache.shape[0];
 }
 

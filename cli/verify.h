@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Whether a call's result is right, before anybody asks how fast it was. */
 #ifndef CLI_VERIFY_H
 #define CLI_VERIFY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Writes a file that is whole or not there: what was at its path stays until the new one is. */
 #ifndef CLI_WHOLE_FILE_H
 #define CLI_WHOLE_FILE_H

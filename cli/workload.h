@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a benchmark computes: the shape of the attention, and how long the sequences are.
  *

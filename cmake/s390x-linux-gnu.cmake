@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Cross build for s390x, a big-endian processor, with Debian's gcc; what it builds runs under qemu's
 # user emulation.
 set(CMAKE_SYSTEM_NAME Linux)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A logical case, its placement and a context, each as the input chooses: what the targets that
  * make calls share. Everything here is a right call; small, because thousands a second find more

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One call, right or nearly right. A plausible call is built from the input between forbidden
  * pages, and then up to three things of it may become wrong. fuzz/judge.h says whether the call is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `pageattn bench` with any arguments, a line of the input each: they are understood or refused
  * with a sentence, and what is understood is in its range. A workload's name is the name of what it

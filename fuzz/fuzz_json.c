@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `pageattn bench --compare FILE`: any bytes as the file. The parser takes it or says where it is
  * wrong; what it took is a tree, which written out and read again is the same; and a run is looked

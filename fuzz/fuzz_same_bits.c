@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One piece of mathematics in two guises that must give the same bits: other instruction sets,
  * threads, splits, pages, layouts, batches. Fast arithmetic may differ between instruction sets,

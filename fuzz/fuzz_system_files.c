@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the system says in files and the environment: control groups and mounts, from which the
  * number of threads comes; CPU, caches and memory, which the program reports. Any bytes give a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bytes of one execution, taken as choices. When they run out every choice is its first, so any
  * input means something, and a short one means something simple.

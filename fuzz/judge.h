@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which calls are right: the rules of the public header a second time, in 128-bit arithmetic and
  * without regard for speed or for the order of the checks. Each function returns NULL, or what is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A sentence that is empty, or that takes more than one line, is a crash. */
 #include "said.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * In place of cli_say: counts what the program would have printed. Linked with --wrap=cli_say.
  */

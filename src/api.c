@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A call from outside to inside: checked, given its scratch, run. */
 #include <inttypes.h>
 

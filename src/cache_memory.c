@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory for caches on huge pages: with small ones nearly every page of a cache that lies anywhere
  * costs a walk of the page table. Huge pages are transparent ones, so that nothing has to be set

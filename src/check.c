@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checks a call and describes it as a problem. A wrong call is refused here or nowhere: behind it,
  * everything trusts the problem.

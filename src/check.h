@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Turns the caller's arguments into a problem, or says what is wrong with them. */
 #ifndef PAGEATTN_CHECK_H
 #define PAGEATTN_CHECK_H

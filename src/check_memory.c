@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the tensors and a lent scratch lie. An input may share memory with another input; what is
  * written shares memory with nothing. Addresses are compared as numbers: the tensors belong to

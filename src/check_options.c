@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The options of a call, each against its range. */
 #include "check_parts.h"
 

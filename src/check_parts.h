@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The parts of pageattn_check_args, in the order in which they run; each relies on those before. */
 #ifndef PAGEATTN_CHECK_PARTS_H
 #define PAGEATTN_CHECK_PARTS_H

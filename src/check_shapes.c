@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Types, ranks and sizes of the tensors, each against the table and against one another. */
 #include "check_parts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Products and offsets: that nothing computed from sizes and strides overflows, that rows lie where
  * the kernels can load them whole, and that no two elements of an output are the same memory.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The values of context_lens and of the block table entries that are needed. This runs over every
  * entry of every call, so it must cost next to nothing: a pass without branches says whether a row

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Makes and unmakes a context: which kernels, whose threads, whose memory. */
 #include "context.h"
 

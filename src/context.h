@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a context holds. */
 #ifndef PAGEATTN_CONTEXT_H
 #define PAGEATTN_CONTEXT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Statuses and messages. A message that does not fit is cut, never written past its end. */
 #include "error.h"
 

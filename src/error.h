@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How a wrong call is reported: a status, and a sentence for the person who must mend it. */
 #ifndef PAGEATTN_ERROR_H
 #define PAGEATTN_ERROR_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The default thread pool on Linux futexes: see executor.h for what it promises.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The floating-point environment that the arithmetic is defined in: round to nearest, no
  * flush-to-zero, no denormals-are-zero, no traps. Callers' threads, XLA's and torch's among them,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The tensors of a call as a table, and the few questions that every check asks of a tensor. */
 #include "operands.h"
 

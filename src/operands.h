@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What each tensor of a call must look like: one table, which every check goes by. */
 #ifndef PAGEATTN_OPERANDS_H
 #define PAGEATTN_OPERANDS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Only lengths and sizes decide a plan; what it decides never changes the bits. */
 #include "plan.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cuts a launch (all sequences, or one) into pieces and deals them to tasks.
  *

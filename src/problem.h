@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A checked call. Everything here holds: sizes fit, strides were checked against overflow. The
  * planner and the kernels trust it. Only what the check found in context_lens and block_tables may

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The definition of the public header, word for word in binary64: the oracle of every test.
  * It shares the checks with the fast path and nothing else, so that no mistake is made twice.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Executes a plan. Each worker slot has working memory of its own and claims tasks until none is
  * left; whoever finishes the last piece of a split sequence's KV head merges its pieces' states. So

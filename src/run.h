@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Runs a checked call: plans it, executes the plan on the context's workers, merges, writes. */
 #ifndef PAGEATTN_RUN_H
 #define PAGEATTN_RUN_H

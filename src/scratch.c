@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sizes add up here, with every overflow noticed. */
 #include "scratch.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where everything lies in the scratch of a launch. Its size follows from shapes, types and options
  * alone, so that it can be lent, and so that a warm context allocates nothing.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Describes contiguous memory as tensors. Nothing is judged here: sizes that make no sense give a
  * tensor that the call refuses.

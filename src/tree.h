@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fixed binary tree over leaves on which states merge: leaves 2i and 2i+1 make node i of level
  * 1, and so on (docs/numerics.md). States are pushed in the order of their positions; the tree
@@ -56,7 +57,7 @@ static inline float *pageattn_tree_root(pageattn_tree *tree)
 {
     while (tree->depth > 1)
         pageattn_tree_merge_top(tree);
-    return tree->state[0];
+    return tree->state[0]; // NOLINT(clang-analyzer-core.uninitialized.UndefReturn): see above
 }
 
 #endif

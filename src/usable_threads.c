@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How many threads this process may use: affinity mask, control groups, environment.
  *
@@ -127,9 +128,9 @@ static void read_groups(const char *root, cgroups *groups)
         *path++ = '\0';
         controllers++;
         if (strncmp(line, "0:", 2) == 0 && *controllers == '\0')
-            strcpy(groups->v2, path);
+            snprintf(groups->v2, sizeof(groups->v2), "%s", path);
         else if (list_contains(controllers, "cpu"))
-            strcpy(groups->v1_cpu, path);
+            snprintf(groups->v1_cpu, sizeof(groups->v1_cpu), "%s", path);
     }
     close(reader.file);
 }
@@ -144,12 +145,11 @@ static int32_t quota_cpus(long long quota, long long period)
 
 static int32_t directory_cpus_v2(const char *directory)
 {
-    char line[64];
-    long long quota, period; /* microseconds; the quota may be "max" */
-    if (!read_first_line(directory, "cpu.max", line, sizeof(line)) ||
-        sscanf(line, "%lld %lld", &quota, &period) != 2)
+    char line[64], *rest;
+    if (!read_first_line(directory, "cpu.max", line, sizeof(line)))
         return INT32_MAX;
-    return quota_cpus(quota, period);
+    long long quota = strtoll(line, &rest, 10); /* microseconds; "max" reads as 0, no quota */
+    return quota_cpus(quota, strtoll(rest, NULL, 10));
 }
 
 static int32_t directory_cpus_v1(const char *directory)
@@ -158,7 +158,8 @@ static int32_t directory_cpus_v1(const char *directory)
     if (!read_first_line(directory, "cpu.cfs_quota_us", quota, sizeof(quota)) ||
         !read_first_line(directory, "cpu.cfs_period_us", period, sizeof(period)))
         return INT32_MAX;
-    return quota_cpus(atoll(quota), atoll(period)); /* the quota is -1 for none */
+    /* The quota is -1 for none. */
+    return quota_cpus(strtoll(quota, NULL, 10), strtoll(period, NULL, 10));
 }
 
 /* The least quota from the directory `path` up to its first `mount_length` bytes. */
@@ -177,14 +178,19 @@ static int32_t least_quota_up(char *path, size_t mount_length,
     }
 }
 
+static bool is_octal(char digit)
+{
+    return digit >= '0' && digit <= '7';
+}
+
 /* mountinfo writes blanks and backslashes as \ and three octal digits. */
 static void unescape(char *text)
 {
     char *out = text;
+    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): parse_mount passes fields it has seen
     for (; *text != '\0'; text++) {
-        unsigned int byte;
-        if (sscanf(text, "\\%3o", &byte) == 1) {
-            *out++ = (char)byte;
+        if (*text == '\\' && is_octal(text[1]) && is_octal(text[2]) && is_octal(text[3])) {
+            *out++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
             text += 3;
         } else {
             *out++ = *text;
@@ -274,6 +280,7 @@ int32_t pageattn_cgroup_cpus(const char *root)
 /* INT32_MAX if the variable is not set, or is not a whole number of at least 1. */
 static int32_t environment_threads(void)
 {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): no library can keep others from calling setenv
     const char *text = getenv("PAGEATTN_NUM_THREADS");
     if (text == NULL || *text == '\0')
         return INT32_MAX;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What pageattn_usable_threads takes the smallest of. */
 #ifndef PAGEATTN_USABLE_THREADS_H
 #define PAGEATTN_USABLE_THREADS_H

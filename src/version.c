@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The version of the library that runs, which need not be that of the header a caller compiled. */
 #include <pageattn/pageattn.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a thread waits: it spins for a bounded time, then it sleeps on a futex.
  *

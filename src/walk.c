@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Everything about pages ends here: kernels get pointers to rows. */
 #include "walk.h"
 

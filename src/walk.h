@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The leaves that one worker computes, one after the other: it claims a task, walks over its
  * pieces and their leaves, and claims the next. The order is known one leaf ahead, so that the next

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How far a result may be from the exact one: the bounds of docs/numerics.md, for any case. Shared
  * by the accuracy test and the fuzz target that compares calls with the reference.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the C test programs share: counting and naming cases, and random numbers.
  *

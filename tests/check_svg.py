@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks drawings of `pageattn bench --plot`: tests/check_svg.py FILE...
 
 Each is well-formed, needs nothing from outside, has a background of its own, and its texts lie

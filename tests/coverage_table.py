@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Judges what llvm-cov counted, for tests/test_coverage.sh: coverage_table.py LCOV MIN_BRANCHES.
 
 Run from the repository's root. tests/coverage.txt names the lines that no test can reach, by what

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One thread. What is read comes in pieces, and the first try is interrupted, as files may do. */
 #define _POSIX_C_SOURCE 200809L /* fmemopen */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Files and environment variables that a program makes up, in place of the system's. Linked with
  * --wrap for fopen, open, read, close and getenv; while nothing is shown, all of these reach the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One fixed call, to be run under an instruction counter (tests/test_instructions.sh): the count of
  * what pageattn_attend executes depends on neither the machine's load nor its memory.

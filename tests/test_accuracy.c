@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every instruction set against the binary64 reference, on guarded memory; and the reference itself
  * against answers worked out by hand.

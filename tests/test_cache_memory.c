@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Memory for caches: aligned, zeroed, writable to its last byte, given back whole, and never
  * granted where it can't be. Linked with --wrap for mmap and munmap, to count and to make them
  * fail. */

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The program pageattn, on sizes so small that nothing it says of speed counts: tests/test_cli.sh BUILD_DIR
 #   - each format holds what it should, and is well-formed;
 #   - a wrong command line gives one sentence on standard error, nothing on standard output, status 2;

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # How much of the library the C tests and the fuzz corpus execute: tests/test_coverage.sh BUILD_DIR
 #
 # Prints a table, and fails where a line of src/ is never reached, or fewer branches than

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The library on processors that this machine is not, under qemu's user emulation.
 #
 #   tests/test_emulated.sh aarch64   64-bit Arm, from the first generation on: NEON and scalar

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tests of the default thread pool and of the count of usable threads.
  *
@@ -778,6 +779,10 @@ static void test_quota_of_version_2(void)
     expect_cgroup_cpus(INT32_MAX, "a mount of another group");
     set_file("proc/self/mountinfo", "30 22\n- - - - - -\n\n30 22 0:26 / /cg rw -\n");
     expect_cgroup_cpus(INT32_MAX, "malformed mountinfo");
+    /* An escape has three digits: one that is cut short must not run into the next field. */
+    set_file("proc/self/mountinfo", "30 22 0:26 /a.slice/b\\134x2dc /cg\\1 rw - cgroup2 none rw\n");
+    set_file("cg\\1/cpu.max", "500000 100000\n");
+    expect_cgroup_cpus(5, "an escape that is cut short");
 }
 
 static void test_quota_of_version_1(void)

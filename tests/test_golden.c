@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bits of today are the bits of tomorrow: hashes of the outputs of fixed calls, on every
  * instruction set; those of fast numerics where a CPU has them. A change of the arithmetic is a

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The public header alone, as C and as C++, with strict warnings: every compiler and every standard
 # that the README names.
 set -uo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Installs into a folder of its own and into a staging folder, and builds tests/consumer against the
 # installed files only: by the CMake package and by pkg-config, shared and static.
 set -uo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Instructions for each byte of keys and values, counted by callgrind, against the figures kept in
 # tests/instructions.txt: a slower kernel is noticed however noisy the machine is.
 #

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The handler for JAX, called as XLA calls it, over thread pools that XLA is allowed to have: with
  * and without threads, busy, slow, refusing. Needs no JAX; the sanitizers see all of it.

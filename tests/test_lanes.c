@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The vocabulary of every instruction set against independent definitions: widening and narrowing,
  * no byte touched past the last element, the order of the folds, what becomes of a NaN; and against

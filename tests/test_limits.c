@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The read limits of `pageattn bench` read what they say: the gather read every row that the call
  * attends to, once, and nothing else; the sequential read as many bytes, from the start of both

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the program `pageattn` makes of the system's files, whatever is in them: the right numbers
  * from real ones, and from broken ones a number in its range, or nothing.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * exp, tanh and log over all floats of their domains: the error against a correctly rounded
  * reference, and the same bits on every instruction set.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Paths that only an odd system, a small CPU or an absurd call leads to: each ends in a status, or
  * in an answer, and never in something silent. Linked with --wrap for what the system is asked.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The planner, looked at directly: every position is attended to exactly once, in aligned pieces;
  * what a plan holds stays within the room that was sized for it; and the work is balanced, which a

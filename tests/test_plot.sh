@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # pageattn bench --plot, on sizes so small that the figures mean nothing: tests/test_plot.sh BUILD_DIR
 #   - the drawing is whole, needs nothing else, and its labels do not cover each other;
 #   - what stands in the way is said before anything is measured, where it can be known;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The README's examples, extracted, compiled and run: tests/test_readme.py BUILD_DIR
 
 Each block of C or Python is a whole program. Where a block of text follows, it must be exactly what

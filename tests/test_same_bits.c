@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The same inputs give the same bits. Each logical case is computed once in the plainest way: each
  * sequence alone, in order, by one thread of the scalar code. That must be what docs/numerics.md

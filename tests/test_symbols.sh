@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What the built libraries show and need: tests/test_symbols.sh BUILD_DIR
 #   - the shared library exports the functions of the header, each of them and nothing else;
 #   - every global symbol of the static library starts with pageattn_;

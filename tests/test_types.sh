@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The package's own types and what they tell a caller, by mypy (strict) and pyright; and that every
 # public name of the installed package has a known type. Needs what `tools/setup python jax` installs.
 set -uo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What a user gets: the source distribution builds one manylinux wheel without the network, and that
 # wheel, installed into an environment of its own, runs the README and has C programs built against it.
 # Needs what `tools/setup build python test` installs, and the network for NumPy.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What type checkers must find out about calls: checked by tests/test_types.sh, never run."""
 
 from typing import Any, assert_type

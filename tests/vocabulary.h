@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What an instruction set's lanes_*.h and the functions over it do, as tables of plain functions on
  * arrays, so that a test can run several instruction sets side by side. vocabulary_<isa>.c makes

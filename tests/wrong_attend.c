@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stands between the program pageattn and the library. From call number PAGEATTN_TEST_WRONG_CALL
  * on, counted from 1, it changes the lowest bit of the exponent of the result's last element.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The slots are the one thing that this library keeps: a fixed array without a lock. They live
  * until the process ends, as the handlers that XLA knows do.

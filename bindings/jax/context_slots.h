@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Contexts kept between calls. A context serves one call at a time, and XLA runs as many calls at
  * once as its programs allow, so each call takes a context and puts it back.

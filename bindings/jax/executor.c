@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A parallel loop on XLA's thread pool: helpers are scheduled there, and claim tasks beside the
  * calling thread. A helper may get its thread long after the loop has ended. So what it looks at

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * page_attention as a handler of XLA's foreign function interface, for CPUs.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serves chat prompts with SmolLM2-135M-Instruct through pageattn: `python examples/smollm2`."""
 
 import sys

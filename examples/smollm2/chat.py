@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole job: load the model, serve the prompts, print the table, check the probabilities."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of the command line and messages for people; chat.py does the work.
 
 The work is imported late, so that --help and a sentence about a missing package need nothing

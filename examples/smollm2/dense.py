@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check: the same text again, one sequence at a time, with plain dense attention.
 
 No pages, no batching, no cache: keys and values lie one after another. The text is fixed (prompt

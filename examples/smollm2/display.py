@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shows answers as they grow.
 
 Several answers grow at once. On a terminal each has one line at the bottom that shows the end of

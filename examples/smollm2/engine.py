@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the server needs of a model and its cache: rows in, the next tokens out."""
 
 from typing import Protocol

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Llama-style transformer in NumPy, for a flat list of tokens, with the attention left to the
 caller.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model's layers in NumPy, a paged cache, and pageattn between them."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys and values in pages: who holds which page, and the arrays that the pages are rows of.
 
 A page belongs to every sequence that counts a reference on it and goes back to the pool with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table at the end: how fast, what the engine did, and what happened to the pages."""
 
 from serve import Server

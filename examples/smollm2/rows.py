@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One step's tokens as rows: the new tokens of all running sequences, laid end to end.
 
 A sequence that has just joined brings its whole prompt, the others bring the one token they

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Continuous batching: sequences join when there is room, all running ones advance in one step,
 finished ones leave.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the example's parts. Run as `python -m pytest examples/smollm2`.
 
 All but the last run without the model's weights: the scheduler serves a tiny model of random

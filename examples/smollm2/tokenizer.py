@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text to tokens and back: byte-level BPE built from the vocabulary and merges in the model's own
 file.
 

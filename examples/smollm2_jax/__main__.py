@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serves chat prompts with SmolLM2-135M-Instruct in JAX: `python examples/smollm2_jax`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scheduler, the prompts and the check are those of examples/smollm2."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model of jax_model.py as an engine of examples/smollm2: compiled programs over one cache."""
 
 import argparse

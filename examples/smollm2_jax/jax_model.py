@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transformer of examples/smollm2/model.py in JAX, as one function for a whole step.
 
 Everything is in it: the layers, the writing of keys and values into the paged cache, the attention,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the engine in JAX. Run as `python -m pytest examples/smollm2_jax`.
 
 It serves what the engine in NumPy serves; the tokens and their log-probabilities are compared. All

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pageattn: paged grouped-query attention on CPUs.
  *

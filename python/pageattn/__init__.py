@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paged grouped-query attention on CPUs, over NumPy arrays.
 
     out = pageattn.page_attention(query, key_cache, value_cache, context_lens, block_tables)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Python's arguments as the bytes of pageattn_args, or a TypeError or ValueError.
 
 What is checked here is what the library cannot see: Python types, NumPy's byte order and byte

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two calls: page_attention, and reference, which defines it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Contexts of the library, and the pool that keeps them between calls.
 
 A context serves one call at a time, so a call takes one out of the pool and puts it back. There is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tensors of other packages through DLPack: what they are and where they lie, never a copy.
 
 A capsule is looked into and not taken over. So its own destructor releases the tensor, once, when

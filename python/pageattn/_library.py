@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shared library: where it is, what its header declares, how its errors become exceptions.
 
 Everything here mirrors include/pageattn/pageattn.h; python/tests/test_library.py compiles that

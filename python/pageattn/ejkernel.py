@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pageattn behind ejkernel's page_attention, on CPUs.
 
     import pageattn.ejkernel

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random calls for the tests, the same for the same seed, with traps laid in everything unused.
 
 Slots and pages that no token uses hold NaN, and block table entries that no sequence needs hold

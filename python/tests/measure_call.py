@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a call from Python costs beside the work itself: python python/tests/measure_call.py
 
 Times a tiny call as a whole and its C part alone, and takes the quickest of several rounds.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paged attention in NumPy and float64, from its definition; knows nothing of the library."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """page_attention and reference against an oracle in NumPy and float64."""
 
 import itertools

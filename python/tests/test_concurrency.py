@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls from several threads, from signal handlers, after a fork; the pool of contexts."""
 
 import os

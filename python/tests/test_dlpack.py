@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tensors of other packages: read where they lie, released once, refused with a reason."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every wrong argument raises, says what is wrong, and leaves `out` as it was."""
 
 import cases

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mirrors of the C header, finding the library, versions and instruction sets."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same inputs give the same bits, and arrays are read through their strides."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The signature of page_attention, keyword for keyword."""
 
 import inspect

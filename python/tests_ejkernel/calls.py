@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls for the tests, and ejkernel's implementations of them, as they are without pageattn."""
 
 import cases

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On the arguments that ejkernel's XLA path and its TPU kernel support, pageattn agrees with them.
 
 Called as ejkernel's users call it, it has the bits of pageattn.page_attention.

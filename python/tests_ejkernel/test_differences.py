@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each row of the table in docs/ejkernel.md: what ejkernel's own code does, and what pageattn does.
 
 "XLA" is ejkernel's only path on a CPU, "TPU" its Pallas kernel for TPUs, interpreted. A test that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """register() and unregister(): what they change, for whom, and that all of it is taken back."""
 
 import importlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eager, jitted and NumPy calls have the same bits."""
 
 import cases

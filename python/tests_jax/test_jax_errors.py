@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wrong arguments raise, say what is wrong, and never reach memory outside the arrays."""
 
 import cases

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Importing: pageattn alone needs no JAX, and pageattn.jax says what it needs."""
 
 import hashlib

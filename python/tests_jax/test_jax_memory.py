@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The caches are read where they lie: nothing copies them."""
 
 import subprocess

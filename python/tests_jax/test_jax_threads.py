@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls that run at the same time, on pools of any size: each ends, with its own bits."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vmap over every kind of batch, shard_map over heads, and derivatives, of which there are none."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cases are those of the NumPy tests."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of python/tests/cases.py with tensors of torch in place of arrays."""
 
 from __future__ import annotations

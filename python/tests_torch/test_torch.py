@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pageattn.torch: the bits of the NumPy path, the operators, torch.compile, threads, wrong calls."""
 
 import ctypes

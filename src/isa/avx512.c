@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels over lanes_avx512.h. */
 #include "lanes_avx512.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The fast kernels of AVX-512 over pairs_avx512_bf16.h. */
 #include "pairs_avx512_bf16.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which instruction set a context takes: what its options say, else the environment variable
  * PAGEATTN_ISA, else the best. A wish that can't be granted is an error: a benchmark or a bug
@@ -68,6 +69,7 @@ pageattn_status pageattn_choose_isa(pageattn_isa wanted, pageattn_isa *isa, page
     if (wanted != PAGEATTN_ISA_AUTO)
         return take(wanted, "options->isa", isa, error);
 
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): no library can keep others from calling setenv
     const char *name = getenv("PAGEATTN_ISA");
     if (name != NULL && name[0] != '\0' && strcmp(name, "auto") != 0)
         return take_named(name, isa, error);

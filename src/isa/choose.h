@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which instruction set a context takes. */
 #ifndef PAGEATTN_ISA_CHOOSE_H
 #define PAGEATTN_ISA_CHOOSE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What this build has and this CPU, together with its operating system, can run. */
 #include "kernel/kernels.h"
 

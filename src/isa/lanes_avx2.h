@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary of lanes_scalar.h on two AVX registers: lanes 0-7 and 8-15. */
 #ifndef PAGEATTN_ISA_LANES_AVX2_H
 #define PAGEATTN_ISA_LANES_AVX2_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary of lanes_scalar.h on one AVX-512 register. */
 #ifndef PAGEATTN_ISA_LANES_AVX512_H
 #define PAGEATTN_ISA_LANES_AVX512_H

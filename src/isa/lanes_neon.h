@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary of lanes_scalar.h on four registers of AArch64's Advanced SIMD: lanes 0-3, 4-7,
  * 8-11 and 12-15. Nothing beyond Armv8.0 is used. */
 #ifndef PAGEATTN_ISA_LANES_NEON_H

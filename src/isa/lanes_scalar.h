@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The vocabulary of the kernels, and its definition: operations on a lane group of 16 floats.
  * Kernels are written once over these functions; every lanes_*.h has them all, and each gives the

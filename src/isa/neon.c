@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels over lanes_neon.h. */
 #include "lanes_neon.h"
 

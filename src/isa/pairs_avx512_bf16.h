@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the fast kernels need beside the lane vocabulary, on AVX-512 with BF16: a `pairs` holds 16
  * pairs of bf16, of which lane l has elements 2 l and 2 l + 1.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One leaf: its logits, their softmax, the weighted values. Writes a whole state. */
 #ifndef PAGEATTN_KERNEL_ATTEND_LEAF_H
 #define PAGEATTN_KERNEL_ATTEND_LEAF_H

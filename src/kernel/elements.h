@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Elements of any type as lane groups. `type` is always a constant of the caller, who was stamped
  * for it: the switches fold away.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The two ends of a row's way: the query comes in scaled, the result goes out divided. */
 #ifndef PAGEATTN_KERNEL_ENDS_H
 #define PAGEATTN_KERNEL_ENDS_H

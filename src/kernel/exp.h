@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * exp, for the logits of a softmax less their maximum. Include a lanes_*.h first.
  */

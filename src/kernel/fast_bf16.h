@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fast arithmetic of docs/numerics.md: one leaf of bf16 keys and values, whose products are
  * made two at a time. The tiles and the prefetches are those of logits.h and values.h; what

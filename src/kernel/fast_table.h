@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stamps one set of fast kernels into its table. The file that includes this has included the
  * pairs_<name>.h before, and has defined FAST_KERNELS to the table's name.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What an instruction set offers: one const table of these for each, chosen once per context.
  * Nothing in here knows of pages, tensors or threads: a row is a pointer, a leaf a list of rows.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The natural logarithm, for the log-sum-exp. Include a lanes_*.h first.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Two neighbouring states become one; docs/numerics.md fixes which states ever meet. */
 #ifndef PAGEATTN_KERNEL_MERGE_H
 #define PAGEATTN_KERNEL_MERGE_H

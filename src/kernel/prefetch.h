@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decode attention waits for memory. Pages lie anywhere, so the hardware's prefetcher starts anew
  * on each; asking for the rows that come PAGEATTN_PREFETCH_BYTES later in the stream, a little with

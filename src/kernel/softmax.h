@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a leaf's dot products to its weights exp(logit - m), in place, with their maximum m and sum.
  * The arrays cover whole lane groups; tokens outside [begin, end) end up with weight +0.

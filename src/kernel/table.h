@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stamps the kernels of one instruction set into its table. The file that includes this has
  * included the lanes_<isa>.h before, and has defined KERNELS to the table's name.

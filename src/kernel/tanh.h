@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tanh, for the soft cap of the logits. Include a lanes_*.h and exp.h first.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The weighted sum of a leaf's values: o[d] = fma(weight[t], value[t][d], o[d]) in ascending t.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Uses an installed pageattn: one query that finds the third of three tokens. */
 #include <pageattn/pageattn.h>
 #include <stdio.h>

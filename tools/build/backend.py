@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The build backend: scikit-build-core, and auditwheel for the platform tag of a wheel.
 
 scikit-build-core calls a wheel linux_x86_64, which says nothing about the C library that it needs and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """page_attention as a JAX function.
 
 What can be known while a program is traced (types, shapes, options) is checked then, by the

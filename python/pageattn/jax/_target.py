@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler in libpageattn_jax.so, made known to XLA under the name TARGET."""
 
 from __future__ import annotations
