@@ -41,7 +41,10 @@ static inline lanes lanes_load_f32(const void *p)
 
 static inline lanes lanes_load_bf16(const void *p)
 {
-    return lanes_widen_bf16(_mm256_loadu_si256(p));
+    const __m512i idx = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0,
+                                         6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(
+        0xaaaaaaaa, idx, _mm512_castsi256_si512(_mm256_loadu_si256(p))));
 }
 
 static inline lanes lanes_load_f16(const void *p)
@@ -174,21 +177,28 @@ static inline lanes lanes_mantissa(lanes x)
     return _mm512_castsi512_ps(_mm512_or_si512(fraction, _mm512_set1_epi32(0x3f800000)));
 }
 
-/* Halves of a and b, then c and d, added; then quarters of both. */
+/* A shuffle costs a port that multiply-adds want; a blend goes anywhere. So what stays in place is
+ * blended, and only what meets it is moved. */
 static inline lanes lanes_fold_8_4(lanes a, lanes b, lanes c, lanes d)
 {
-    const __m512 ab =
-        _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    const __m512 cd =
-        _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    const __m512 ac =
+        _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, c), _mm512_shuffle_f32x4(a, c, 0x4e));
+    const __m512 bd =
+        _mm512_add_ps(_mm512_mask_blend_ps(0xff00, b, d), _mm512_shuffle_f32x4(b, d, 0x4e));
+    const __m512 stay = _mm512_mask_blend_ps(0xf0f0, ac, bd);
+    const __m512 move = _mm512_mask_blend_ps(0xf0f0, bd, ac);
+    return _mm512_add_ps(stay, _mm512_shuffle_f32x4(move, move, 0xb1));
 }
 
 static inline lanes lanes_fold_2_1(lanes a, lanes b, lanes c, lanes d)
 {
-    const __m512 ab = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-    const __m512 cd = _mm512_add_ps(_mm512_shuffle_ps(c, d, 0x44), _mm512_shuffle_ps(c, d, 0xee));
-    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xdd));
+    const __m512 ac =
+        _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, c), _mm512_shuffle_ps(a, c, 0x4e));
+    const __m512 bd =
+        _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, b, d), _mm512_shuffle_ps(b, d, 0x4e));
+    const __m512 stay = _mm512_mask_blend_ps(0xaaaa, ac, bd);
+    const __m512 move = _mm512_mask_blend_ps(0xaaaa, bd, ac);
+    return _mm512_add_ps(stay, _mm512_permute_ps(move, 0xb1));
 }
 
 static inline float lanes_first(lanes x)

@@ -41,7 +41,7 @@ KERNEL_INLINE void round_query(pageattn_type type, const void *row, int64_t head
 /* The next 32 elements of the rows meet those of the query; `n` < 32 at the end of a row. */
 KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row[],
                                  int64_t offset_bytes, const uint16_t *query, int64_t query_stride,
-                                 lanes sum[][LANES_KEY_HEADS])
+                                 prefetcher *next, lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < 4; t++) {
@@ -49,7 +49,11 @@ KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * query_stride), key);
+        if (prefetches_singly(num_heads))
+            prefetch_for(next, n * BF16_BYTES);
     }
+    if (!prefetches_singly(num_heads))
+        prefetch_for(next, 4 * n * BF16_BYTES);
 }
 
 /* Lane sums of tokens first, first + 4, ... of the block, four in all. */
@@ -58,31 +62,22 @@ KERNEL_INLINE void pair_dot_tile(int num_heads, const logits_block *block, const
 {
     const int64_t stride = pageattn_padded_pairs(block->head_dim);
     const char *row[4];
-    const char *ahead[4];
+    prefetcher next = *block->next;
 
     KERNEL_UNROLL
     for (int t = 0; t < 4; t++) {
         row[t] = block->rows[first + 4 * t];
-        ahead[t] = block->rows[first + 4 * t + block->ahead];
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_zero();
     }
-    int64_t due_bytes = block->share.first_bytes;
     int64_t d = 0;
-    for (; d + PAIR_ELEMENTS <= block->head_dim; d += PAIR_ELEMENTS) {
-        const int64_t offset_bytes = d * BF16_BYTES;
-        pair_dot_step(num_heads, PAIR_ELEMENTS, row, offset_bytes, query + d, stride, sum);
-        if (offset_bytes == due_bytes) {
-            prefetch_rows(ahead, 4, offset_bytes);
-            due_bytes += block->share.step_bytes;
-        }
-    }
-    if (d == block->head_dim)
-        return;
-    pair_dot_step(num_heads, block->head_dim - d, row, d * BF16_BYTES, query + d, stride, sum);
-    if (d * BF16_BYTES == due_bytes)
-        prefetch_rows(ahead, 4, due_bytes);
+    for (; d + PAIR_ELEMENTS <= block->head_dim; d += PAIR_ELEMENTS)
+        pair_dot_step(num_heads, PAIR_ELEMENTS, row, d * BF16_BYTES, query + d, stride, &next, sum);
+    if (d < block->head_dim)
+        pair_dot_step(num_heads, block->head_dim - d, row, d * BF16_BYTES, query + d, stride, &next,
+                      sum);
+    *block->next = next;
 }
 
 KERNEL_INLINE void pair_block_logits(int num_heads, const logits_block *block,
@@ -129,16 +124,15 @@ KERNEL_INLINE int64_t pair_leaf_logits(const pageattn_leaf *leaf)
 {
     const int64_t query_stride = pageattn_padded_pairs(leaf->head_dim);
     const char *const *rows = leaf->rows;
+    prefetcher next = prefetcher_start(rows, leaf->head_dim * BF16_BYTES,
+                                       (leaf->num_heads + LANES_KEY_HEADS - 1) / LANES_KEY_HEADS);
 
     for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
          token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
-        logits_block block = {.rows = rows,
-                              .ahead = pageattn_prefetch_rows(leaf->head_dim * BF16_BYTES),
-                              .head_dim = leaf->head_dim};
+        logits_block block = {.rows = rows, .next = &next, .head_dim = leaf->head_dim};
         for (int64_t head = 0; head < leaf->num_heads; head += LANES_KEY_HEADS) {
             const int64_t left = leaf->num_heads - head;
             const int64_t tile = left < LANES_KEY_HEADS ? left : LANES_KEY_HEADS;
-            block.share = prefetch_share_of(head, leaf->num_heads, LANES_KEY_HEADS);
             pair_block_logits_of_heads(tile, &block, leaf->rounded_query + head * query_stride,
                                        leaf->attn_scale,
                                        leaf->logits + head * PAGEATTN_LEAF_TOKENS + token);
@@ -174,8 +168,7 @@ typedef struct pair_values_block {
     int64_t begin;
     int64_t from_token;
     int64_t to_token;
-    int64_t ahead;
-    prefetch_share share;
+    prefetcher *next;
     const uint16_t *weights; /* [num_heads], 2 * PAGEATTN_LEAF_TOKENS apart, of token 0 */
     float *o;
     int64_t o_stride;
@@ -189,15 +182,13 @@ typedef struct pair_values_block {
 /* Adds tokens t and t + 1; `tail` elements of each chunk count. */
 KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
                                     const pair_values_block *block, int64_t t, int has_even,
-                                    int has_odd, int64_t offset, lanes sum[][PAIR_MAX_CHUNKS][2])
+                                    int has_odd, int64_t offset, prefetcher *next,
+                                    lanes sum[][PAIR_MAX_CHUNKS][2])
 {
     pairs low[PAIR_MAX_CHUNKS], high[PAIR_MAX_CHUNKS];
     const int64_t chunk_bytes = PAIR_ELEMENTS * BF16_BYTES;
     const char *const *row = block->rows + (t - block->begin);
-    if (has_even)
-        prefetch_bytes(row[block->ahead] + offset, num_chunks * chunk_bytes, block->share);
-    if (has_odd)
-        prefetch_bytes(row[block->ahead + 1] + offset, num_chunks * chunk_bytes, block->share);
+    prefetch_for(next, (has_even + has_odd) * num_chunks * tail * BF16_BYTES);
     KERNEL_UNROLL
     for (int c = 0; c < num_chunks; c++) {
         const int64_t at = offset + c * chunk_bytes;
@@ -243,6 +234,7 @@ KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
     const int64_t offset = column * BF16_BYTES;
     float *o = block->o + column;
     lanes sum[LANES_VALUE_HEADS][PAIR_MAX_CHUNKS][2];
+    prefetcher next = *block->next;
     int64_t t = block->from_token;
     const int64_t end = block->to_token;
 
@@ -254,13 +246,13 @@ KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
                              sum[h][c]);
     }
     if (t < block->begin) {
-        pair_values_step(num_heads, num_chunks, tail, block, t, 0, 1, offset, sum);
+        pair_values_step(num_heads, num_chunks, tail, block, t, 0, 1, offset, &next, sum);
         t += 2;
     }
     for (; t + 2 <= end; t += 2)
-        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 1, offset, sum);
+        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 1, offset, &next, sum);
     if (t < end)
-        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 0, offset, sum);
+        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 0, offset, &next, sum);
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         KERNEL_UNROLL
@@ -268,6 +260,7 @@ KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
             pair_values_store(o + h * block->o_stride + c * PAIR_ELEMENTS, tail, block->to_end,
                               sum[h][c]);
     }
+    *block->next = next;
 }
 
 KERNEL_INLINE int64_t pair_values_tiles(int num_heads, int num_chunks,
@@ -318,25 +311,26 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const
     const int64_t first = leaf->begin / 2 * 2;
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
+    prefetcher next = prefetcher_start(rows, leaf->value_head_dim * BF16_BYTES,
+                                       (leaf->num_heads + tile_heads - 1) / tile_heads);
 
     for (int64_t token = first; token < leaf->end; token += VALUES_TOKENS) {
         const int64_t left = leaf->end - token;
-        pair_values_block block = {
-            .rows = rows,
-            .begin = leaf->begin,
-            .from_token = token,
-            .to_token = left < VALUES_TOKENS ? leaf->end : token + VALUES_TOKENS,
-            .ahead = pageattn_prefetch_rows(leaf->value_head_dim * BF16_BYTES),
-            .o_stride = o_stride,
-            .from_zero = token == first,
-            .to_end = left <= VALUES_TOKENS};
+        pair_values_block block = {.rows = rows,
+                                   .begin = leaf->begin,
+                                   .from_token = token,
+                                   .to_token =
+                                       left < VALUES_TOKENS ? leaf->end : token + VALUES_TOKENS,
+                                   .next = &next,
+                                   .o_stride = o_stride,
+                                   .from_zero = token == first,
+                                   .to_end = left <= VALUES_TOKENS};
         for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
             const int64_t heads_left = leaf->num_heads - head;
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
             block.weights =
                 (const uint16_t *)(const void *)leaf->logits + head * PAIR_WEIGHTS_STRIDE;
             block.o = o + head * o_stride;
-            block.share = prefetch_share_of(head, leaf->num_heads, tile_heads);
             pair_values_of_heads(tile, &block, leaf->value_head_dim);
         }
     }

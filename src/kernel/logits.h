@@ -17,8 +17,7 @@
 /* What the tiles of a block share. */
 typedef struct logits_block {
     const char *const *rows;
-    int64_t ahead; /* how many rows later in the stream to prefetch */
-    prefetch_share share;
+    prefetcher *next;
     int64_t head_dim;
     const float *query; /* of the tile's first head */
     int64_t query_stride;
@@ -27,7 +26,7 @@ typedef struct logits_block {
 /* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. */
 KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                             const char *const row[], int64_t offset_bytes, const float *query,
-                            int64_t query_stride, lanes sum[][LANES_KEY_HEADS])
+                            int64_t query_stride, prefetcher *next, lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -37,6 +36,8 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_fma(lanes_load_f32(query + h * query_stride), key, sum[t][h]);
+        if (prefetches_singly(num_heads) || n < PAGEATTN_LANES)
+            prefetch_for(next, n * element_bytes(type));
     }
 }
 
@@ -49,38 +50,36 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
     const int64_t stride = block->query_stride;
     const float *query = block->query;
     const char *row[4];
-    const char *ahead[4];
+    prefetcher next = *block->next;
     lanes sum[4][LANES_KEY_HEADS];
 
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
         row[t] = block->rows[first + 4 * t];
-        ahead[t] = block->rows[first + 4 * t + block->ahead];
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_zero();
     }
-    int64_t due_bytes = block->share.first_bytes;
     int64_t d = 0;
     for (; d + line <= head_dim; d += line) {
         const int64_t offset_bytes = d * element_bytes(type);
         KERNEL_UNROLL
         for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
-                     offset_bytes + g * element_bytes(type), query + d + g, stride, sum);
-        if (offset_bytes == due_bytes) {
-            prefetch_rows(ahead, num_tokens, offset_bytes);
-            due_bytes += block->share.step_bytes;
-        }
+                     offset_bytes + g * element_bytes(type), query + d + g, stride, &next, sum);
+        if (!prefetches_singly(num_heads))
+            prefetch_for(&next, num_tokens * PREFETCH_LINE_BYTES);
     }
-    if (d < head_dim && d * element_bytes(type) == due_bytes)
-        prefetch_rows(ahead, num_tokens, due_bytes);
-    for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES)
+    for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES) {
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
-                 query + d, stride, sum);
+                 query + d, stride, &next, sum);
+        if (!prefetches_singly(num_heads))
+            prefetch_for(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
+    }
     if (d < head_dim)
         dot_step(type, num_tokens, num_heads, head_dim - d, row, d * element_bytes(type), query + d,
-                 stride, sum);
+                 stride, &next, sum);
+    *block->next = next;
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
         KERNEL_UNROLL
@@ -138,13 +137,14 @@ KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads,
  * Returns the number of rows that this took from the stream. */
 KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
 {
-    const int64_t ahead = pageattn_prefetch_rows(leaf->head_dim * element_bytes(type));
     const char *const *rows = leaf->rows;
+    prefetcher next = prefetcher_start(rows, leaf->head_dim * element_bytes(type),
+                                       (leaf->num_heads + LANES_KEY_HEADS - 1) / LANES_KEY_HEADS);
 
     for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
          token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
         logits_block block = {.rows = rows,
-                              .ahead = ahead,
+                              .next = &next,
                               .head_dim = leaf->head_dim,
                               .query = leaf->query,
                               .query_stride = pageattn_padded(leaf->head_dim)};
@@ -153,7 +153,6 @@ KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
             const int64_t tile = left < LANES_KEY_HEADS ? left : LANES_KEY_HEADS;
             float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.query = leaf->query + head * block.query_stride;
-            block.share = prefetch_share_of(head, leaf->num_heads, LANES_KEY_HEADS);
             block_logits_of_heads(type, tile, &block, logits);
         }
     }

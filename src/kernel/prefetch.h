@@ -12,38 +12,71 @@
 
 #define PREFETCH_LINE_BYTES 64
 
-/* Where several tiles of heads go over the same rows, each prefetches its share of the lines that
- * come later: every num_tiles-th, from its own on. In bursts they would wait for one another. */
-typedef struct prefetch_share {
-    int64_t first_bytes;
-    int64_t step_bytes;
-} prefetch_share;
+/*
+ * Where in the stream the next line to prefetch lies. It moves through the rows in order and line
+ * by line, whatever order they are read in: within a page that is the order that the hardware's
+ * prefetcher knows, so that it helps.
+ */
+typedef struct prefetcher {
+    const char *const *row;
+    const char *line; /* the next one, of *row */
+    const char *end;  /* of *row */
+    int64_t row_bytes;
+    int64_t num_tiles;    /* of heads; each of them reads the rows once */
+    int64_t unpaid_bytes; /* that were read, and not answered by a prefetch yet */
+} prefetcher;
 
-KERNEL_INLINE prefetch_share prefetch_share_of(int64_t head, int64_t num_heads, int64_t tile_heads)
+KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
 {
-    const int64_t num_tiles = (num_heads + tile_heads - 1) / tile_heads;
-    return (prefetch_share){.first_bytes = head / tile_heads * PREFETCH_LINE_BYTES,
-                            .step_bytes = num_tiles * PREFETCH_LINE_BYTES};
+    next->line = *next->row;
+    next->end = next->line + next->row_bytes;
 }
 
-/* A prefetch never faults, so a row may end before the line that is asked for. */
-KERNEL_INLINE void prefetch_line(const char *line)
+/* For `rows` that are read now, num_tiles times each, 1 at least. */
+KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_bytes,
+                                          int64_t num_tiles)
 {
-    __builtin_prefetch(line, 0, 2);
+    prefetcher next = {.row = rows + pageattn_prefetch_rows(row_bytes),
+                       .row_bytes = row_bytes,
+                       .num_tiles = num_tiles};
+    prefetcher_enter_row(&next);
+    return next;
 }
 
-KERNEL_INLINE void prefetch_bytes(const char *from, int64_t bytes, prefetch_share share)
+/* A prefetch never faults, so a row may end within a line; what lies past its end is not paid. */
+KERNEL_INLINE void prefetch_line(prefetcher *next)
 {
-    for (int64_t i = share.first_bytes; i < bytes; i += share.step_bytes)
-        prefetch_line(from + i);
+    __builtin_prefetch(next->line, 0, 2);
+    next->line += PREFETCH_LINE_BYTES;
+    if (next->line >= next->end) {
+        next->unpaid_bytes += (next->line - next->end) * next->num_tiles;
+        next->row++;
+        prefetcher_enter_row(next);
+    }
 }
 
-/* The same line of each row. */
-KERNEL_INLINE void prefetch_rows(const char *const row[], int num_rows, int64_t offset_bytes)
+/* As many bytes are prefetched as are read, so that neither runs away from the other. */
+KERNEL_INLINE void prefetch_for(prefetcher *next, int64_t bytes)
 {
-    KERNEL_UNROLL
-    for (int i = 0; i < num_rows; i++)
-        prefetch_line(row[i] + offset_bytes);
+    if (next->num_tiles == 1 && bytes % PREFETCH_LINE_BYTES == 0) { /* the same, and quicker */
+        KERNEL_UNROLL
+        for (int64_t i = 0; i < bytes; i += PREFETCH_LINE_BYTES)
+            prefetch_line(next);
+        return;
+    }
+    next->unpaid_bytes += bytes;
+    while (next->unpaid_bytes >= PREFETCH_LINE_BYTES * next->num_tiles) {
+        next->unpaid_bytes -= PREFETCH_LINE_BYTES * next->num_tiles;
+        prefetch_line(next);
+    }
+}
+
+/* How often prefetch_for is called. Prefetches wait for one another in bursts: where nothing but
+ * memory limits, at one head in the tile, every few elements pay for themselves. With more heads
+ * the multiply-adds have no time for that, and a few lines together do no harm. */
+KERNEL_INLINE int prefetches_singly(int num_heads)
+{
+    return num_heads == 1;
 }
 
 #endif

@@ -21,8 +21,7 @@
 typedef struct values_block {
     const char *const *rows;
     int64_t num_tokens;
-    int64_t ahead; /* how many rows later in the stream to prefetch */
-    prefetch_share share;
+    prefetcher *next;
     const float *weights; /* [num_heads], PAGEATTN_LEAF_TOKENS apart, of the first token */
     float *o;             /* of the tile's first head */
     int64_t o_stride;
@@ -36,6 +35,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int64_t offset = column * element_bytes(type);
     lanes sum[LANES_VALUE_HEADS][VALUES_MAX_GROUPS];
+    prefetcher next = *block->next;
 
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
@@ -46,13 +46,16 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
     }
     for (int64_t t = 0; t < block->num_tokens; t++) {
         const char *row = block->rows[t] + offset;
-        prefetch_bytes(block->rows[t + block->ahead] + offset, num_groups * group_bytes,
-                       block->share);
         lanes value[VALUES_MAX_GROUPS];
         KERNEL_UNROLL
-        for (int g = 0; g < num_groups; g++)
+        for (int g = 0; g < num_groups; g++) {
             value[g] = tail == PAGEATTN_LANES ? load_group(type, row + g * group_bytes)
                                               : load_first(type, row + g * group_bytes, tail);
+            if (prefetches_singly(num_heads))
+                prefetch_for(&next, tail * element_bytes(type));
+        }
+        if (!prefetches_singly(num_heads))
+            prefetch_for(&next, num_groups * tail * element_bytes(type));
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++) {
             const lanes weight = lanes_all(block->weights[h * PAGEATTN_LEAF_TOKENS + t]);
@@ -68,6 +71,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
         for (int g = 0; g < num_groups; g++)
             lanes_store_f32(o + PAGEATTN_LANES * g, sum[h][g]);
     }
+    *block->next = next;
 }
 
 /* As many whole tiles of the row as fit from `column` on; returns the column after them. */
@@ -133,12 +137,14 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
     const int64_t row_bytes = leaf->value_head_dim * element_bytes(type);
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
+    prefetcher next =
+        prefetcher_start(rows, row_bytes, (leaf->num_heads + tile_heads - 1) / tile_heads);
 
     for (int64_t token = leaf->begin; token < leaf->end; token += VALUES_TOKENS) {
         const int64_t left = leaf->end - token;
         values_block block = {.rows = rows + (token - leaf->begin),
                               .num_tokens = left < VALUES_TOKENS ? left : VALUES_TOKENS,
-                              .ahead = pageattn_prefetch_rows(row_bytes),
+                              .next = &next,
                               .o_stride = o_stride,
                               .from_zero = token == leaf->begin};
         for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
@@ -146,7 +152,6 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
             block.weights = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.o = o + head * o_stride;
-            block.share = prefetch_share_of(head, leaf->num_heads, tile_heads);
             values_of_heads(type, tile, &block, leaf->value_head_dim);
         }
     }
