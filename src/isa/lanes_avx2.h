@@ -35,9 +35,14 @@ static inline lanes lanes_zero(void)
     return LANES_OF(_mm256_setzero_ps(), _mm256_setzero_ps());
 }
 
-static inline __m256 lanes_widen_bf16(__m128i halves)
+/* 8 of them, which a load puts into both halves for nothing: one shuffle widens all. */
+static inline __m256 lanes_widen_bf16(const void *halves)
 {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+    const __m256i order =
+        _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1, -1, 8, 9, -1,
+                         -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(halves));
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, order));
 }
 
 static inline lanes lanes_load_f32(const void *p)
@@ -48,8 +53,7 @@ static inline lanes lanes_load_f32(const void *p)
 static inline lanes lanes_load_bf16(const void *p)
 {
     const __m128i *halves = p;
-    return LANES_OF(lanes_widen_bf16(_mm_loadu_si128(halves)),
-                    lanes_widen_bf16(_mm_loadu_si128(halves + 1)));
+    return LANES_OF(lanes_widen_bf16(halves), lanes_widen_bf16(halves + 1));
 }
 
 static inline lanes lanes_load_f16(const void *p)
