@@ -19,8 +19,6 @@
 
 #include "say.h"
 
-extern char **environ;
-
 /* What was said when gnuplot could not be started. */
 static void say_missing(int error)
 {
@@ -71,7 +69,7 @@ static bool finish(pid_t child)
 
 bool cli_gnuplot_check(void)
 {
-    pid_t child;
+    pid_t child = -1;
     const int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     const int error = nothing < 0 ? errno : start((char *)"--version", nothing, nothing, &child);
     if (nothing >= 0)

@@ -52,12 +52,16 @@ static bool value_of(const char *path, const char *key, char *value, size_t capa
 }
 
 /* The number that a text starts with, times unit; -1 if there is none, or it does not fit. */
-static int64_t number_at(const char *text, int64_t unit, char **end)
+static int64_t number_at(const char *text, int64_t unit, const char **end)
 {
     int64_t number;
+    char *behind;
     if (!isdigit((unsigned char)*text))
         return -1;
-    return __builtin_mul_overflow(strtoll(text, end, 10), unit, &number) ? -1 : number;
+    const long long digits = strtoll(text, &behind, 10);
+    if (end != NULL)
+        *end = behind;
+    return __builtin_mul_overflow(digits, unit, &number) ? -1 : number;
 }
 
 /* "0-3,8": how many numbers; 0 if it is no such list. */
@@ -65,7 +69,7 @@ static int64_t count_list(const char *list)
 {
     int64_t count = 0;
     while (isdigit((unsigned char)*list)) {
-        char *end;
+        const char *end = list;
         const int64_t first = number_at(list, 1, &end);
         const int64_t last = *end == '-' ? number_at(end + 1, 1, &end) : first;
         if (last < first || last >= MAX_CPUS)
@@ -89,7 +93,7 @@ static bool read_cache(int index, cli_cache *cache)
     snprintf(cache->type, sizeof(cache->type), "%.15s", line);
     snprintf(path, sizeof(path), format, index, "size");
     first_line(path, line, sizeof(line));
-    char *unit;
+    const char *unit;
     cache->bytes = number_at(line, 1, &unit);
     if (cache->bytes <= 0 || cache->bytes > MAX_CACHE_BYTES)
         return false;

@@ -71,7 +71,8 @@ static bool find_place(const cli_panel *panel, double x, double y, cli_box *labe
                                       {1, 1},   {-1, 1},   {1, -1},   {-1, -1},
                                       {1, 0.5}, {1, -0.5}, {-1, 0.5}, {-1, -0.5}};
     const double width = label->right - label->left, height = label->top - label->bottom;
-    for (double far = NEAR; far < (over_lines ? 120 : 40); far += 8) {
+    for (int step = 0; NEAR + 8 * step < (over_lines ? 120 : 40); step++) {
+        const double far = NEAR + 8 * step;
         for (int turn = 0; turn < (int)(sizeof(turns) / sizeof(*turns)); turn++) {
             *label = box_around(x + turns[turn][0] * (far + width / 2 - 4),
                                 y + turns[turn][1] * (far + height / 2 - 4), width, height);

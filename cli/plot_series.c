@@ -65,8 +65,8 @@ static void put_workload(const cli_row *row, char text[CLI_SERIES_BYTES])
     cli_workload shape;
     char models[160] = "";
     snprintf(text, CLI_SERIES_BYTES, "%.3s%s", row->name, row->name + 3 + strlen(all));
-    for (char *c = text; *c != '\0'; c++)
-        *c = *c == '_' ? ' ' : *c;
+    for (char *c = strchr(text, '_'); c != NULL; c = strchr(c, '_'))
+        *c = ' ';
     for (int i = 0; cli_model_name(i) != NULL; i++) {
         const size_t used = strlen(models);
         if (cli_workload_of_model(cli_model_name(i), &shape) &&

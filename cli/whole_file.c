@@ -29,11 +29,11 @@ static bool can_be_replaced(const char *path)
 static int open_beside(const char *path, char **name)
 {
     static const char random[] = ".XXXXXX";
-    *name = malloc(strlen(path) + sizeof(random));
+    const size_t bytes = strlen(path) + sizeof(random);
+    *name = malloc(bytes);
     if (*name == NULL)
         return -1;
-    strcpy(*name, path);
-    strcat(*name, random);
+    snprintf(*name, bytes, "%s%s", path, random);
     const int file = mkstemp(*name);
     if (file < 0) {
         const int error = errno;

@@ -49,11 +49,11 @@ KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * query_stride), key);
-        if (prefetches_singly(num_heads))
+        if (prefetches_singly(num_heads) || n < PAIR_ELEMENTS)
             prefetch_for(next, n * BF16_BYTES);
     }
-    if (!prefetches_singly(num_heads))
-        prefetch_for(next, 4 * n * BF16_BYTES);
+    if (!prefetches_singly(num_heads) && n == PAIR_ELEMENTS)
+        prefetch_for_constant(next, 4 * PREFETCH_LINE_BYTES);
 }
 
 /* Lane sums of tokens first, first + 4, ... of the block, four in all. */
@@ -188,7 +188,10 @@ KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
     pairs low[PAIR_MAX_CHUNKS], high[PAIR_MAX_CHUNKS];
     const int64_t chunk_bytes = PAIR_ELEMENTS * BF16_BYTES;
     const char *const *row = block->rows + (t - block->begin);
-    prefetch_for(next, (has_even + has_odd) * num_chunks * tail * BF16_BYTES);
+    if (tail == PAIR_ELEMENTS)
+        prefetch_for_constant(next, (has_even + has_odd) * num_chunks * chunk_bytes);
+    else
+        prefetch_for(next, (has_even + has_odd) * tail * BF16_BYTES);
     KERNEL_UNROLL
     for (int c = 0; c < num_chunks; c++) {
         const int64_t at = offset + c * chunk_bytes;

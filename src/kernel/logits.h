@@ -68,13 +68,13 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
                      offset_bytes + g * element_bytes(type), query + d + g, stride, &next, sum);
         if (!prefetches_singly(num_heads))
-            prefetch_for(&next, num_tokens * PREFETCH_LINE_BYTES);
+            prefetch_for_constant(&next, num_tokens * PREFETCH_LINE_BYTES);
     }
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES) {
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
                  query + d, stride, &next, sum);
         if (!prefetches_singly(num_heads))
-            prefetch_for(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
+            prefetch_for_constant(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
     }
     if (d < head_dim)
         dot_step(type, num_tokens, num_heads, head_dim - d, row, d * element_bytes(type), query + d,

@@ -58,12 +58,6 @@ KERNEL_INLINE void prefetch_line(prefetcher *next)
 /* As many bytes are prefetched as are read, so that neither runs away from the other. */
 KERNEL_INLINE void prefetch_for(prefetcher *next, int64_t bytes)
 {
-    if (next->num_tiles == 1 && bytes % PREFETCH_LINE_BYTES == 0) { /* the same, and quicker */
-        KERNEL_UNROLL
-        for (int64_t i = 0; i < bytes; i += PREFETCH_LINE_BYTES)
-            prefetch_line(next);
-        return;
-    }
     next->unpaid_bytes += bytes;
     while (next->unpaid_bytes >= PREFETCH_LINE_BYTES * next->num_tiles) {
         next->unpaid_bytes -= PREFETCH_LINE_BYTES * next->num_tiles;
@@ -71,7 +65,19 @@ KERNEL_INLINE void prefetch_for(prefetcher *next, int64_t bytes)
     }
 }
 
-/* How often prefetch_for is called. Prefetches wait for one another in bursts: where nothing but
+/* The same for a constant, and quicker. */
+KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
+{
+    if (next->num_tiles > 1 || bytes % PREFETCH_LINE_BYTES != 0) {
+        prefetch_for(next, bytes);
+        return;
+    }
+    KERNEL_UNROLL
+    for (int64_t i = 0; i < bytes; i += PREFETCH_LINE_BYTES)
+        prefetch_line(next);
+}
+
+/* How often prefetches are made. Prefetches wait for one another in bursts: where nothing but
  * memory limits, at one head in the tile, every few elements pay for themselves. With more heads
  * the multiply-adds have no time for that, and a few lines together do no harm. */
 KERNEL_INLINE int prefetches_singly(int num_heads)

@@ -54,8 +54,10 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
             if (prefetches_singly(num_heads))
                 prefetch_for(&next, tail * element_bytes(type));
         }
-        if (!prefetches_singly(num_heads))
-            prefetch_for(&next, num_groups * tail * element_bytes(type));
+        if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
+            prefetch_for_constant(&next, num_groups * group_bytes);
+        else if (!prefetches_singly(num_heads))
+            prefetch_for(&next, tail * element_bytes(type));
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++) {
             const lanes weight = lanes_all(block->weights[h * PAGEATTN_LEAF_TOKENS + t]);
