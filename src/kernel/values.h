@@ -29,10 +29,25 @@ typedef struct values_block {
 } values_block;
 
 /* `tail` elements of the last lane group count; 16 for a whole one. */
+KERNEL_INLINE void load_values(pageattn_type type, int num_heads, int num_groups, int64_t tail,
+                               const char *row, prefetcher *next, lanes value[])
+{
+    const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
+    KERNEL_UNROLL
+    for (int g = 0; g < num_groups; g++) {
+        value[g] = tail == PAGEATTN_LANES ? load_group(type, row + g * group_bytes)
+                                          : load_first(type, row + g * group_bytes, tail);
+        if (prefetches_singly(num_heads) || tail < PAGEATTN_LANES)
+            prefetch_for(next, tail * element_bytes(type));
+    }
+    if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
+        prefetch_for_constant(next, num_groups * group_bytes);
+}
+
+/* The same `tail`. */
 KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int64_t tail,
                                const values_block *block, int64_t column)
 {
-    const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int64_t offset = column * element_bytes(type);
     lanes sum[LANES_VALUE_HEADS][VALUES_MAX_GROUPS];
     prefetcher next = *block->next;
@@ -45,19 +60,8 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
             sum[h][g] = block->from_zero ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES * g);
     }
     for (int64_t t = 0; t < block->num_tokens; t++) {
-        const char *row = block->rows[t] + offset;
         lanes value[VALUES_MAX_GROUPS];
-        KERNEL_UNROLL
-        for (int g = 0; g < num_groups; g++) {
-            value[g] = tail == PAGEATTN_LANES ? load_group(type, row + g * group_bytes)
-                                              : load_first(type, row + g * group_bytes, tail);
-            if (prefetches_singly(num_heads))
-                prefetch_for(&next, tail * element_bytes(type));
-        }
-        if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
-            prefetch_for_constant(&next, num_groups * group_bytes);
-        else if (!prefetches_singly(num_heads))
-            prefetch_for(&next, tail * element_bytes(type));
+        load_values(type, num_heads, num_groups, tail, block->rows[t] + offset, &next, value);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++) {
             const lanes weight = lanes_all(block->weights[h * PAGEATTN_LEAF_TOKENS + t]);
