@@ -270,6 +270,22 @@ static void change_under_reference(const change *what)
     restore();
 }
 
+static void put_good(int32_t unused)
+{
+    (void)unused;
+    restore();
+}
+
+/* The reference has working memory for the lengths that it saw first. */
+static void grow_under_reference(void)
+{
+    static const change growth = {"lengths that grow", put_good, 0, PAGEATTN_ERROR_CHANGED,
+                                  PAGEATTN_ERROR_CHANGED};
+    current_case = growth.name;
+    put_lens(1);
+    change_under_reference(&growth);
+}
+
 static void test_moments(uint64_t *random)
 {
     logical_case logical;
@@ -287,6 +303,7 @@ static void test_moments(uint64_t *random)
         change_after_plan(&changes[i]);
         change_under_reference(&changes[i]);
     }
+    grow_under_reference();
     forget_inputs();
     paged_free(&built);
     logical_free(&logical);

@@ -188,10 +188,12 @@ KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
     pairs low[PAIR_MAX_CHUNKS], high[PAIR_MAX_CHUNKS];
     const int64_t chunk_bytes = PAIR_ELEMENTS * BF16_BYTES;
     const char *const *row = block->rows + (t - block->begin);
-    if (tail == PAIR_ELEMENTS)
-        prefetch_for_constant(next, (has_even + has_odd) * num_chunks * chunk_bytes);
-    else
-        prefetch_for(next, (has_even + has_odd) * tail * BF16_BYTES);
+    for (int token = 0; token < has_even + has_odd; token++) {
+        if (tail == PAIR_ELEMENTS)
+            prefetch_for_constant(next, num_chunks * chunk_bytes);
+        else
+            prefetch_for(next, tail * BF16_BYTES);
+    }
     KERNEL_UNROLL
     for (int c = 0; c < num_chunks; c++) {
         const int64_t at = offset + c * chunk_bytes;

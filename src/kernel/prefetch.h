@@ -55,26 +55,30 @@ KERNEL_INLINE void prefetch_line(prefetcher *next)
     }
 }
 
-/* As many bytes are prefetched as are read, so that neither runs away from the other. */
+/* As many bytes are prefetched as are read, so that neither runs away from the other. For a line at
+ * most: what a row's end leaves over is paid by the next call, and a row has a call for each line.
+ */
 KERNEL_INLINE void prefetch_for(prefetcher *next, int64_t bytes)
 {
     next->unpaid_bytes += bytes;
-    while (next->unpaid_bytes >= PREFETCH_LINE_BYTES * next->num_tiles) {
+    if (next->unpaid_bytes >= PREFETCH_LINE_BYTES * next->num_tiles) {
         next->unpaid_bytes -= PREFETCH_LINE_BYTES * next->num_tiles;
         prefetch_line(next);
     }
 }
 
-/* The same for a constant, and quicker. */
+/* The same for a constant number of bytes, several lines perhaps. */
 KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
 {
-    if (next->num_tiles > 1 || bytes % PREFETCH_LINE_BYTES != 0) {
-        prefetch_for(next, bytes);
-        return;
-    }
     KERNEL_UNROLL
-    for (int64_t i = 0; i < bytes; i += PREFETCH_LINE_BYTES)
-        prefetch_line(next);
+    for (int64_t i = 0; i + PREFETCH_LINE_BYTES <= bytes; i += PREFETCH_LINE_BYTES) {
+        if (next->num_tiles == 1)
+            prefetch_line(next);
+        else
+            prefetch_for(next, PREFETCH_LINE_BYTES);
+    }
+    if (bytes % PREFETCH_LINE_BYTES != 0)
+        prefetch_for(next, bytes % PREFETCH_LINE_BYTES);
 }
 
 /* How often prefetches are made. Prefetches wait for one another in bursts: where nothing but
