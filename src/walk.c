@@ -112,6 +112,6 @@ int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_leaf_plac
         end = put_rows(problem, &problem->keys, next, next->begin, next->begin + num_next, end,
                        &changed);
     }
-    repeat_row(*first, PAGEATTN_MAX_PREFETCH_ROWS - num_next, end);
+    repeat_row(*first, PAGEATTN_MAX_PREFETCH_ROWS + 1 - num_next, end);
     return changed;
 }

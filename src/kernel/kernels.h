@@ -57,7 +57,7 @@ static inline float *pageattn_state_sum(float *state, int64_t num_heads, int64_t
  * `rows` is the stream in which memory is read: the keys of tokens begin rounded down to whole lane
  * groups up to end rounded up (those outside [begin, end) repeat an attended row), then the values
  * of [begin, end), then at least PAGEATTN_MAX_PREFETCH_ROWS rows that will be read after this leaf;
- * the last are prefetched only, never read.
+ * the last are prefetched only, never read, and one more, that is not even prefetched.
  */
 typedef struct pageattn_leaf {
     const char *const *rows;
@@ -82,7 +82,7 @@ typedef struct pageattn_leaf {
 #define PAGEATTN_PREFETCH_BYTES 8192
 #define PAGEATTN_MIN_PREFETCH_ROWS 16
 #define PAGEATTN_MAX_PREFETCH_ROWS 128
-#define PAGEATTN_STREAM_ROWS (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS)
+#define PAGEATTN_STREAM_ROWS (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS + 1)
 
 static inline int64_t pageattn_prefetch_rows(int64_t row_bytes)
 {

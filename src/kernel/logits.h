@@ -47,6 +47,7 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
 {
     const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
+    const int64_t tail = head_dim % PAGEATTN_LANES; /* elements of the last lane group */
     const int64_t stride = block->query_stride;
     const float *query = block->query;
     const char *row[4];
@@ -76,9 +77,9 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
         if (!prefetches_singly(num_heads))
             prefetch_for_constant(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
     }
-    if (d < head_dim)
-        dot_step(type, num_tokens, num_heads, head_dim - d, row, d * element_bytes(type), query + d,
-                 stride, &next, sum);
+    if (tail > 0)
+        dot_step(type, num_tokens, num_heads, tail, row, d * element_bytes(type), query + d, stride,
+                 &next, sum);
     *block->next = next;
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
