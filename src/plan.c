@@ -94,8 +94,9 @@ int pageattn_plan_limits_of(const pageattn_problem *problem, int64_t num_seqs, i
          * 2 tasks rows are longer than a piece and split; together they have less than 2 tasks
          * whole pieces, and two broken ones each. */
         const int64_t tasks = num_workers * TASKS_PER_WORKER;
-        num_pieces = num_pieces < 6 * tasks ? num_pieces : 6 * tasks;
         limits->num_split = num_rows < 2 * tasks ? num_rows : 2 * tasks;
+        const int64_t most = 2 * tasks + 2 * limits->num_split;
+        num_pieces = num_pieces < most ? num_pieces : most;
         if (num_workers == 1)
             num_pieces = limits->num_split = 0;
     } else if (problem->num_splits < num_leaves) {
