@@ -21,6 +21,7 @@ myst_heading_anchors = 3
 highlight_language = "none"
 html_theme = "furo"
 html_title = "pageattn"
+html_copy_source = False
 html_static_path = ["style"]
 html_css_files = ["site.css"]
 autodoc_typehints = "none"  # the docstrings say more; and overloads are shown as one
