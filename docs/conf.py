@@ -19,6 +19,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 highlight_language = "none"
+smartquotes = False  # quotes in docstrings are code
 html_theme = "furo"
 html_title = "pageattn"
 html_copy_source = False

@@ -4,7 +4,7 @@
 Every code block of docs/ is executed, page by page. Blocks of Python are one program, in their order,
 and blocks of shell run in an empty folder with an installed library; where a block of text follows, it
 is exactly what the block prints. Blocks of C, Rust and CMake are saved under the names below, for the
-shell to use. Links inside of the built site lead somewhere.
+shell to use. Links inside of the built site lead somewhere, and the reference has every public name.
 
 What the site takes from the README is executed by test_readme.py.
 """
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import pageattn
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -28,6 +30,9 @@ NO_CODE = ("", "text")  # beside directives, which are in braces
 
 # Blocks of shell that are not executed, by their first command; each `make` in them is tried dry.
 NOT_EXECUTED = {"make build": "measures for minutes", "make fuzz": "runs for an hour"}
+# Names in the header that are no part of the interface, or are environment variables.
+NOT_IN_REFERENCE = {"PAGEATTN_PAGEATTN_H", "PAGEATTN_STATIC", "PAGEATTN_API", "PAGEATTN_ISA",
+                    "PAGEATTN_NUM_THREADS"}
 # Packages that may be missing here. Without them the page's Python is skipped.
 OPTIONAL = ("torch",)
 
@@ -195,6 +200,21 @@ def try_links(site: Path) -> dict[str, str | None]:
     return results
 
 
+def try_reference(site: Path) -> dict[str, str | None]:
+    """Every public name has its place in the reference."""
+    header = (ROOT / "include/pageattn/pageattn.h").read_text()
+    names = {
+        "c": set(re.findall(r"\bpageattn_\w+|\bPAGEATTN_\w+", header)) - NOT_IN_REFERENCE,
+        "python": set(pageattn.__all__) - {"__version__"},
+    }
+    results: dict[str, str | None] = {}
+    for page, wanted in names.items():
+        places = Links(site / f"reference/{page}.html").places
+        missing = wanted - {place.rpartition(".")[2] for place in places if "." in place}
+        results[f"reference/{page}"] = f"not there: {sorted(missing)}" if missing else None
+    return results
+
+
 def installed(build: Path, prefix: str) -> dict[str, str]:
     """The environment in which a library installed under the prefix is found."""
     subprocess.run(["cmake", "--install", build, "--prefix", prefix], check=True,
@@ -212,7 +232,7 @@ def installed(build: Path, prefix: str) -> dict[str, str]:
 
 def main() -> int:
     build, site = (Path(argument).resolve() for argument in sys.argv[1:])
-    results = try_links(site)
+    results = try_links(site) | try_reference(site)
     with tempfile.TemporaryDirectory() as prefix:
         environment = installed(build, prefix)
         results["pageattn.h: the shortest use"] = why_header_fails(environment)
