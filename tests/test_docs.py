@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The site: tests/test_docs.py BUILD_DIR SITE
 
-Every code block of docs/ is executed, page by page. Blocks of Python are one program, in their order,
-and blocks of shell run in an empty folder with an installed library; where a block of text follows, it
-is exactly what the block prints. Blocks of C, Rust and CMake are saved under the names below, for the
-shell to use. Links inside of the built site lead somewhere, and the reference has every public name.
+Every code block of docs/ is executed, page by page. Blocks of Python are one program, in their
+order, and blocks of shell run in an empty folder with an installed library; where a block of text
+follows, it is exactly what the block prints. Blocks of C, Rust and CMake are saved under the names
+below, for the shell to use. Links inside of the built site lead somewhere, and the reference has
+every public name.
 
 What the site takes from the README is executed by test_readme.py.
 """
@@ -33,6 +34,11 @@ NOT_EXECUTED = {"make build": "measures for minutes", "make fuzz": "runs for an 
 # Names in the header that are no part of the interface, or are environment variables.
 NOT_IN_REFERENCE = {"PAGEATTN_PAGEATTN_H", "PAGEATTN_STATIC", "PAGEATTN_API", "PAGEATTN_ISA",
                     "PAGEATTN_NUM_THREADS"}
+# Which rows of the performance page the comparison repeats.
+PERFORMANCE_CASES = {
+    "exact": ("bf16, head_dim 128, group 1", "group 4", "group 8"),
+    "fast": ("fast, group 1", "fast, group 4", "fast, group 8"),
+}
 # Packages that may be missing here. Without them the page's Python is skipped.
 OPTIONAL = ("torch",)
 
@@ -77,8 +83,9 @@ def why_python_fails(page: str, blocks: list[Block], environment: dict[str, str]
         program += [f"exec(compile({block.source!r}, {name!r}, 'exec'), namespace)",
                     "print(end='\\0', flush=True)"]
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, "-c", "\n".join(program)], capture_output=True,
-                              text=True, cwd=folder, env=environment | {"HOME": folder}, check=False)
+        command = [sys.executable, "-c", "\n".join(program)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder,
+                              env=environment | {"HOME": folder}, check=False)
     if done.returncode != 0:
         return done.stderr
     for number, (block, output) in enumerate(zip(blocks, done.stdout.split("\0")), 1):
@@ -151,10 +158,10 @@ def try_page(page: Path, environment: dict[str, str]) -> dict[str, str | None]:
 def why_header_fails(environment: dict[str, str]) -> str | None:
     header = (ROOT / "include/pageattn/pageattn.h").read_text()
     opening = header.partition("The shortest use:")[2].partition("What it promises")[0]
-    example = "".join(f"{line[6:]}\n" for line in opening.splitlines() if line.startswith(" *     "))
-    source = HEADER_PROGRAM % example
-    command = "cc -Wall -Werror example.c -o example $(pkg-config --cflags --libs pageattn)\n./example"
-    blocks = [Block("c", source, None), Block("sh", command, "1 2\n")]
+    lines = [line[6:] for line in opening.splitlines() if line.startswith(" *     ")]
+    source = HEADER_PROGRAM % "\n".join(lines)
+    compile_it = "cc -Wall -Werror example.c -o example $(pkg-config --cflags --libs pageattn)"
+    blocks = [Block("c", source, None), Block("sh", f"{compile_it}\n./example", "1 2\n")]
     return why_shell_fails(blocks, environment)
 
 
@@ -192,8 +199,8 @@ def try_links(site: Path) -> dict[str, str | None]:
     results: dict[str, str | None] = {}
     num_links = 0
     for page, links in pages.items():
-        broken = [why for target in links.targets if (why := why_link_is_broken(page, target, pages))]
-        results[f"links of {page.relative_to(site)}"] = "\n".join(broken) or None
+        whys = [why_link_is_broken(page, target, pages) for target in links.targets]
+        results[f"links of {page.relative_to(site)}"] = "\n".join(filter(None, whys)) or None
         num_links += len(links.targets)
     if num_links == 0:
         results["links"] = f"there is none in {site}"
@@ -215,13 +222,29 @@ def try_reference(site: Path) -> dict[str, str | None]:
     return results
 
 
+def why_comparison_is_stale() -> str | None:
+    """The rows of pageattn in the comparison are those of the performance page."""
+    rows = {}
+    for line in (DOCS / "performance.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 7:
+            rows[cells[0]] = f"{cells[1]} / {cells[4]}"
+    comparison = (DOCS / "comparison.md").read_text()
+    for numerics, cases in PERFORMANCE_CASES.items():
+        row = f", {numerics} | " + " | ".join(rows[case] for case in cases) + " |"
+        if row not in comparison:
+            return f"there is no row that ends with {row!r}"
+    return None
+
+
 def installed(build: Path, prefix: str) -> dict[str, str]:
     """The environment in which a library installed under the prefix is found."""
     subprocess.run(["cmake", "--install", build, "--prefix", prefix], check=True,
                    capture_output=True)
     library = next(Path(prefix).rglob("libpageattn.so")).parent
     description = library / "pkgconfig/pageattn.pc"  # written for the prefix of the build
-    description.write_text(re.sub("^prefix=.*", f"prefix={prefix}", description.read_text(), flags=re.M))
+    text = re.sub("^prefix=.*", f"prefix={prefix}", description.read_text(), flags=re.MULTILINE)
+    description.write_text(text)
     return os.environ | {
         "PKG_CONFIG_PATH": f"{library}/pkgconfig",
         "LD_LIBRARY_PATH": str(library),
@@ -235,6 +258,7 @@ def main() -> int:
     results = try_links(site) | try_reference(site)
     with tempfile.TemporaryDirectory() as prefix:
         environment = installed(build, prefix)
+        results["comparison.md: pageattn's figures"] = why_comparison_is_stale()
         results["pageattn.h: the shortest use"] = why_header_fails(environment)
         for page in sorted(DOCS.rglob("*.md")):
             results |= try_page(page, environment)
