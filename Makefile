@@ -2,7 +2,7 @@
 # A thin front for CMake and the scripts; `make help` lists what there is.
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build test test-torch run sanitize soak fuzz install format clean
+.PHONY: help build test test-torch run docs sanitize soak fuzz install format clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -18,7 +18,7 @@ run: ## sets up what is missing, then serves chat prompts with a real language m
 	@.venv/bin/python examples/smollm2
 
 test: ## sets up what is missing, then runs every test; TESTS="part ..." runs only these
-	@tools/setup build python jax ejkernel test
+	@tools/setup build python jax ejkernel docs test
 	@tests/run $(TESTS)
 
 test-torch: ## the tests with torch, which it installs first: 2.6 GB to load, 5.2 GB on the disk
@@ -29,6 +29,10 @@ build: ## builds libpageattn.so, libpageattn.a and the program pageattn into bui
 	@tools/setup build
 	cmake --preset release
 	cmake --build --preset release
+
+docs: ## builds the site into build/docs: tutorial, how-to pages, reference
+	@tools/setup build python docs
+	.venv/bin/sphinx-build -E -W --keep-going -q docs build/docs
 
 sanitize: ## the C tests under the address, undefined-behaviour, memory and thread sanitizers
 	@tools/setup build test

@@ -399,8 +399,9 @@ PAGEATTN_API void pageattn_cache_free(void *cache, size_t bytes);
  * The plain definition above in binary64, without any speed: the oracle of the tests, for those who
  * want to check an answer. The same checks and errors as pageattn_attend; args->out and
  * args->lse only have to be valid, and are not written.
- *   out  [num_seqs, num_heads, value_head_dim], contiguous
- *   lse  [num_seqs, num_heads], contiguous; may be NULL
+ *
+ *     out  [num_seqs, num_heads, value_head_dim], contiguous
+ *     lse  [num_seqs, num_heads], contiguous; may be NULL
  */
 PAGEATTN_API pageattn_status pageattn_reference(const pageattn_args *args, double *out, double *lse,
                                                 pageattn_error *error);

@@ -127,7 +127,7 @@ def page_attention(
     Returns
     -------
     out : [num_seqs, num_heads, value_head_dim], the query's dtype; or, with return_lse, (out, lse)
-    with lse the float32 [num_seqs, num_heads] log-sum-exp
+        with lse the float32 [num_seqs, num_heads] log-sum-exp
 
     Raises
     ------
