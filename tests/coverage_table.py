@@ -7,6 +7,7 @@ stands in them, because line numbers move.
 
 import collections
 import os
+import pathlib
 import re
 import sys
 
@@ -43,8 +44,11 @@ def read_lcov(path):
 
 
 def read_excuses(path):
-    """The lines that cannot be reached, as (file, code); each has a reason, or it is none."""
-    excuses = set()
+    """The lines that cannot be reached, as (file, code); each has a reason, or it is none.
+
+    And those of them that a race reaches now and then.
+    """
+    excuses, by_chance = set(), set()
     with open(path) as text:
         for line in text:
             if line.strip() and not line.startswith("#"):
@@ -53,7 +57,9 @@ def read_excuses(path):
                 if not reason:
                     sys.exit(f"{path}: no reason for {place}")
                 excuses.add((name, code))
-    return excuses
+                if reason == "needs a race":
+                    by_chance.add((name, code))
+    return excuses, by_chance
 
 
 def unreached_lines(name, counts):
@@ -79,8 +85,8 @@ def print_row(name, num_lines, missed, num_branches, taken):
 
 def main(lcov, min_branches):
     files = read_lcov(lcov)
-    excuses = read_excuses("tests/coverage.txt")
-    used = set()
+    excuses, by_chance = read_excuses("tests/coverage.txt")
+    used = {(name, code) for name, code in by_chance if code in pathlib.Path(name).read_text()}
     failures = []
     total = [0, 0, 0, 0]
     print(f"{'file':26} {'lines':>6} {'missed':>7} {'branches':>9} {'taken':>6} {'%':>6}")
