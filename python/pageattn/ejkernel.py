@@ -34,11 +34,11 @@ try:
     _interface = importlib.import_module("ejkernel.kernels._xla.page_attention._interface")
     _registry = importlib.import_module("ejkernel.kernels._registry")
     _operation = importlib.import_module("ejkernel.modules.operations.page_attention")
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"pageattn.ejkernel needs ejkernel, which cannot be imported here ({error}); "
+        f"pageattn.ejkernel needs ejkernel, which cannot be imported here ({_error}); "
         "pip install 'pageattn[ejkernel]' installs the version that it was written for"
-    ) from error
+    ) from _error
 
 __all__ = ["register", "unregister"]
 
