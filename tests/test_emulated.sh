@@ -122,12 +122,13 @@ test_x86() {
     finish
     [ "$failed" -eq 0 ] || return
 
-    # test_bad_input tries to force what the CPU lacks.
+    # test_contexts tries to force what the CPU lacks.
     for cpu in Nehalem SandyBridge Haswell; do
         echo "on $cpu:"
         on_cpu "$cpu" build/gcc/tests/test_golden &&
             on_cpu "$cpu" build/gcc/tests/test_lanes &&
-            on_cpu "$cpu" build/gcc/tests/test_bad_input || return
+            on_cpu "$cpu" build/gcc/tests/test_contexts &&
+            on_cpu "$cpu" build/gcc/tests/test_wrong_calls || return
     done
 }
 
