@@ -16,9 +16,10 @@ typedef struct lanes {
     __m256 high;
 } lanes;
 
-/* There are 16 registers, and a lane group takes two. */
+/* There are 16 registers, and a lane group takes two; by halves, four heads of keys fit. */
 #define LANES_KEY_TOKENS 2
-#define LANES_KEY_HEADS 2
+#define LANES_KEY_HEADS 4
+#define LANES_HAVE_HALVES
 #define LANES_VALUE_HEADS 2
 #define LANES_VALUE_SUMS 4
 
@@ -263,6 +264,48 @@ static inline float lanes_reduce_max(lanes x)
     const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
     const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
     return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
+/* ---- half a lane group: lanes 0-7 or 8-15 ---- */
+
+typedef __m256 half_lanes;
+
+static inline half_lanes half_lanes_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+
+static inline half_lanes half_lanes_load_f32(const void *p)
+{
+    return _mm256_loadu_ps(p);
+}
+
+static inline half_lanes half_lanes_load_bf16(const void *p)
+{
+    return lanes_widen_bf16(p);
+}
+
+static inline half_lanes half_lanes_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+
+static inline half_lanes half_lanes_fma(half_lanes a, half_lanes b, half_lanes c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+static inline half_lanes lanes_half(lanes x, int half)
+{
+    return half == 0 ? x.low : x.high;
+}
+
+static inline void lanes_set_half(lanes *x, int half, half_lanes value)
+{
+    if (half == 0)
+        x->low = value;
+    else
+        x->high = value;
 }
 
 #endif

@@ -14,8 +14,10 @@
  * is unrolled, the tile lies in memory. Compilers do it by themselves only at some levels. */
 #if defined(__clang__)
 #define KERNEL_UNROLL _Pragma("clang loop unroll(full)")
+#define KERNEL_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define KERNEL_UNROLL _Pragma("GCC unroll 16")
+#define KERNEL_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 KERNEL_INLINE int64_t element_bytes(pageattn_type type)
@@ -58,6 +60,22 @@ KERNEL_INLINE lanes load_first(pageattn_type type, const void *p, int64_t n)
         __builtin_unreachable();
     }
 }
+
+#ifdef LANES_HAVE_HALVES
+/* 8 elements. */
+KERNEL_INLINE half_lanes load_half_group(pageattn_type type, const void *p)
+{
+    switch (type) {
+#define KV_TYPE(name, NAME, bytes)                                                                 \
+    case PAGEATTN_##NAME:                                                                          \
+        return half_lanes_load_##name(p);
+#include "kv_types.def"
+#undef KV_TYPE
+    default:
+        __builtin_unreachable();
+    }
+}
+#endif
 
 KERNEL_INLINE void store_first(pageattn_type type, void *p, lanes x, int64_t n)
 {

@@ -89,6 +89,99 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
     }
 }
 
+#ifdef LANES_HAVE_HALVES
+/* As dot_step, with half of each lane group. */
+KERNEL_INLINE void half_dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
+                                 int half, const char *const row[], int64_t offset_bytes,
+                                 const float *query, int64_t query_stride,
+                                 half_lanes sum[][LANES_KEY_HEADS])
+{
+    const int64_t skipped = half * (PAGEATTN_LANES / 2);
+    half_lanes key[LANES_KEY_TOKENS];
+    KERNEL_UNROLL
+    for (int t = 0; t < num_tokens; t++) {
+        const char *elements = row[t] + offset_bytes;
+        key[t] = n == PAGEATTN_LANES
+                     ? load_half_group(type, elements + skipped * element_bytes(type))
+                     : lanes_half(load_first(type, elements, n), half);
+    }
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        const half_lanes q = half_lanes_load_f32(query + h * query_stride + skipped);
+        KERNEL_UNROLL
+        for (int t = 0; t < num_tokens; t++)
+            sum[t][h] = half_lanes_fma(q, key[t], sum[t][h]);
+    }
+}
+
+/* As dot_tile: one half of the lanes after the other, so that the registers hold twice as many
+ * heads, and a key is widened once for all of them. The second half finds the rows in the L1 cache;
+ * the first makes the prefetches for both. */
+KERNEL_INLINE void dot_tile_by_halves(pageattn_type type, int num_tokens, int num_heads,
+                                      const logits_block *block, int first,
+                                      lanes acc[][LANES_KEY_HEADS])
+{
+    const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
+    const int64_t head_dim = block->head_dim;
+    const int64_t stride = block->query_stride;
+    const char *row[4];
+    prefetcher next = *block->next;
+
+    KERNEL_UNROLL
+    for (int t = 0; t < num_tokens; t++)
+        row[t] = block->rows[first + 4 * t];
+    KERNEL_NO_UNROLL
+    for (int half = 0; half < 2; half++) {
+        half_lanes sum[4][LANES_KEY_HEADS];
+        KERNEL_UNROLL
+        for (int t = 0; t < num_tokens; t++) {
+            KERNEL_UNROLL
+            for (int h = 0; h < num_heads; h++)
+                sum[t][h] = half_lanes_zero();
+        }
+        int64_t d = 0;
+        for (; d + line <= head_dim; d += line) {
+            const int64_t offset_bytes = d * element_bytes(type);
+            KERNEL_UNROLL
+            for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
+                half_dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, half, row,
+                              offset_bytes + g * element_bytes(type), block->query + d + g, stride,
+                              sum);
+            if (half == 0)
+                prefetch_for_constant(&next, num_tokens * PREFETCH_LINE_BYTES);
+        }
+        for (; d < head_dim; d += PAGEATTN_LANES) {
+            const int64_t n = head_dim - d < PAGEATTN_LANES ? head_dim - d : PAGEATTN_LANES;
+            half_dot_step(type, num_tokens, num_heads, n, half, row, d * element_bytes(type),
+                          block->query + d, stride, sum);
+            for (int t = 0; t < num_tokens && half == 0; t++)
+                prefetch_for(&next, n * element_bytes(type));
+        }
+        KERNEL_UNROLL
+        for (int t = 0; t < num_tokens; t++) {
+            KERNEL_UNROLL
+            for (int h = 0; h < num_heads; h++)
+                lanes_set_half(&acc[t][h], half, sum[t][h]);
+        }
+    }
+    *block->next = next;
+}
+#endif
+
+/* Lane sums of a tile, by the way that suits its number of heads. */
+KERNEL_INLINE void dot_tile_of_heads(pageattn_type type, int num_tokens, int num_heads,
+                                     const logits_block *block, int first,
+                                     lanes acc[][LANES_KEY_HEADS])
+{
+#ifdef LANES_HAVE_HALVES
+    if (num_heads > 2) {
+        dot_tile_by_halves(type, num_tokens, num_heads, block, first, acc);
+        return;
+    }
+#endif
+    dot_tile(type, num_tokens, num_heads, block, first, acc);
+}
+
 /* 16 logits of each of num_heads heads, PAGEATTN_LEAF_TOKENS apart. */
 KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, const logits_block *block,
                                 float *logits)
@@ -98,7 +191,7 @@ KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, const logits_
         lanes acc[4][LANES_KEY_HEADS];
         KERNEL_UNROLL
         for (int t = 0; t < 4; t += LANES_KEY_TOKENS)
-            dot_tile(type, LANES_KEY_TOKENS, num_heads, block, q + 4 * t, acc + t);
+            dot_tile_of_heads(type, LANES_KEY_TOKENS, num_heads, block, q + 4 * t, acc + t);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             folded[q][h] = lanes_fold_8_4(acc[0][h], acc[1][h], acc[2][h], acc[3][h]);
