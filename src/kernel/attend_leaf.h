@@ -12,10 +12,10 @@ KERNEL_INLINE void attend_leaf(pageattn_type type, const pageattn_leaf *leaf, fl
     float *max = pageattn_state_max(state, leaf->num_heads, leaf->value_head_dim);
     float *sum = pageattn_state_sum(state, leaf->num_heads, leaf->value_head_dim);
 
-    const int64_t num_key_rows = leaf_logits(type, leaf);
+    leaf_logits(type, leaf);
     for (int64_t h = 0; h < leaf->num_heads; h++)
-        softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h);
-    leaf_values(type, leaf, leaf->rows + num_key_rows, state);
+        softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h, NULL);
+    leaf_values(type, leaf, leaf->rows + num_key_rows(leaf), state);
 }
 
 #endif

@@ -120,12 +120,11 @@ KERNEL_INLINE void pair_block_logits_of_heads(int64_t num_heads, const logits_bl
 }
 
 /* As leaf_logits. */
-KERNEL_INLINE int64_t pair_leaf_logits(const pageattn_leaf *leaf)
+KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 {
     const int64_t query_stride = pageattn_padded_pairs(leaf->head_dim);
     const char *const *rows = leaf->rows;
-    prefetcher next = prefetcher_start(rows, leaf->head_dim * BF16_BYTES,
-                                       (leaf->num_heads + LANES_KEY_HEADS - 1) / LANES_KEY_HEADS);
+    prefetcher next = prefetch_beside_keys(PAGEATTN_BF16, leaf);
 
     for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
          token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
@@ -138,7 +137,6 @@ KERNEL_INLINE int64_t pair_leaf_logits(const pageattn_leaf *leaf)
                                        leaf->logits + head * PAGEATTN_LEAF_TOKENS + token);
         }
     }
-    return rows - leaf->rows;
 }
 
 /* ---- weights ---- */
@@ -311,13 +309,12 @@ KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, const pair_values_blo
 }
 
 /* As leaf_values. Blocks begin at even tokens, so that a pair is never cut. */
-KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const *rows, float *o)
+KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const *rows,
+                                    prefetcher *next, float *o)
 {
     const int64_t first = leaf->begin / 2 * 2;
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
-    prefetcher next = prefetcher_start(rows, leaf->value_head_dim * BF16_BYTES,
-                                       (leaf->num_heads + tile_heads - 1) / tile_heads);
 
     for (int64_t token = first; token < leaf->end; token += VALUES_TOKENS) {
         const int64_t left = leaf->end - token;
@@ -326,7 +323,7 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const
                                    .from_token = token,
                                    .to_token =
                                        left < VALUES_TOKENS ? leaf->end : token + VALUES_TOKENS,
-                                   .next = &next,
+                                   .next = next,
                                    .o_stride = o_stride,
                                    .from_zero = token == first,
                                    .to_end = left <= VALUES_TOKENS};
@@ -343,18 +340,24 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const
 
 /* ---- the leaf ---- */
 
+/* Logits and values take so little time here that the softmax's would leave the memory idle: it
+ * makes prefetches, too, and those beside the values end so much earlier. */
 static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
 {
     float *max = pageattn_state_max(state, leaf->num_heads, leaf->value_head_dim);
     float *sum = pageattn_state_sum(state, leaf->num_heads, leaf->value_head_dim);
 
-    const int64_t num_key_rows = pair_leaf_logits(leaf);
+    const char *const *value_rows = leaf->rows + num_key_rows(leaf);
+    prefetcher next = prefetch_beside_values(PAGEATTN_BF16, leaf, value_rows);
+    next.last = next.row + (leaf->end - leaf->begin) - 1;
+
+    pair_leaf_logits(leaf);
     for (int64_t h = 0; h < leaf->num_heads; h++) {
         float *logits = leaf->logits + h * PAGEATTN_LEAF_TOKENS;
-        softmax_of_head(leaf, logits, max + h, sum + h);
+        softmax_of_head(leaf, logits, max + h, sum + h, &next);
         round_weights(leaf, logits, sum + h);
     }
-    pair_leaf_values(leaf, leaf->rows + num_key_rows, state);
+    pair_leaf_values(leaf, value_rows, &next, state);
 }
 
 #endif

@@ -227,13 +227,23 @@ KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads,
     }
 }
 
-/* Logits of the blocks that hold [begin, end); those of a block's other tokens mean nothing.
- * Returns the number of rows that this took from the stream. */
-KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
+/* In the blocks that hold [begin, end); the values come after them in the stream. */
+KERNEL_INLINE int64_t num_key_rows(const pageattn_leaf *leaf)
+{
+    return pageattn_padded(leaf->end) - leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS;
+}
+
+KERNEL_INLINE prefetcher prefetch_beside_keys(pageattn_type type, const pageattn_leaf *leaf)
+{
+    return prefetcher_start(leaf->rows, leaf->head_dim * element_bytes(type),
+                            (leaf->num_heads + LANES_KEY_HEADS - 1) / LANES_KEY_HEADS);
+}
+
+/* Logits of the blocks that hold [begin, end); those of a block's other tokens mean nothing. */
+KERNEL_INLINE void leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
 {
     const char *const *rows = leaf->rows;
-    prefetcher next = prefetcher_start(rows, leaf->head_dim * element_bytes(type),
-                                       (leaf->num_heads + LANES_KEY_HEADS - 1) / LANES_KEY_HEADS);
+    prefetcher next = prefetch_beside_keys(type, leaf);
 
     for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
          token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
@@ -250,7 +260,6 @@ KERNEL_INLINE int64_t leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
             block_logits_of_heads(type, tile, &block, logits);
         }
     }
-    return rows - leaf->rows;
 }
 
 #endif

@@ -19,8 +19,9 @@
  */
 typedef struct prefetcher {
     const char *const *row;
-    const char *line; /* the next one, of *row */
-    const char *end;  /* of *row */
+    const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
+    const char *line;        /* the next one, of *row */
+    const char *end;         /* of *row */
     int64_t row_bytes;
     int64_t num_tiles;    /* of heads; each of them reads the rows once */
     int64_t unpaid_bytes; /* that were read, and not answered by a prefetch yet */
@@ -50,7 +51,8 @@ KERNEL_INLINE void prefetch_line(prefetcher *next)
     next->line += PREFETCH_LINE_BYTES;
     if (next->line >= next->end) {
         next->unpaid_bytes += (next->line - next->end) * next->num_tiles;
-        next->row++;
+        if (next->last == NULL || next->row < next->last)
+            next->row++;
         prefetcher_enter_row(next);
     }
 }

@@ -136,15 +136,21 @@ KERNEL_INLINE int64_t values_tile_heads(int64_t num_heads, int64_t value_head_di
     return num_heads == 1 || (num_heads <= LANES_VALUE_HEADS && row_fits) ? few : LANES_VALUE_HEADS;
 }
 
+KERNEL_INLINE prefetcher prefetch_beside_values(pageattn_type type, const pageattn_leaf *leaf,
+                                                const char *const *rows)
+{
+    const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
+    return prefetcher_start(rows, leaf->value_head_dim * element_bytes(type),
+                            (leaf->num_heads + tile_heads - 1) / tile_heads);
+}
+
 /* `rows` is where the leaf's values start in the stream; o is written whole. */
 KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
                                const char *const *rows, float *o)
 {
-    const int64_t row_bytes = leaf->value_head_dim * element_bytes(type);
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
-    prefetcher next =
-        prefetcher_start(rows, row_bytes, (leaf->num_heads + tile_heads - 1) / tile_heads);
+    prefetcher next = prefetch_beside_values(type, leaf, rows);
 
     for (int64_t token = leaf->begin; token < leaf->end; token += VALUES_TOKENS) {
         const int64_t left = leaf->end - token;
