@@ -114,16 +114,39 @@ KERNEL_INLINE void half_dot_step(pageattn_type type, int num_tokens, int num_hea
     }
 }
 
-/* As dot_tile: one half of the lanes after the other, so that the registers hold twice as many
- * heads, and a key is widened once for all of them. The second half finds the rows in the L1 cache;
- * the first makes the prefetches for both. */
-KERNEL_INLINE void dot_tile_by_halves(pageattn_type type, int num_tokens, int num_heads,
-                                      const logits_block *block, int first,
-                                      lanes acc[][LANES_KEY_HEADS])
+/* One half of the lanes of whole rows. The second half finds the rows in the L1 cache; the first
+ * makes the prefetches for both. */
+KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_heads,
+                                 const logits_block *block, const char *const row[], int half,
+                                 prefetcher *next, half_lanes sum[][LANES_KEY_HEADS])
 {
     const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
     const int64_t stride = block->query_stride;
+    int64_t d = 0;
+    for (; d + line <= head_dim; d += line) {
+        KERNEL_UNROLL
+        for (int64_t g = d; g < d + line; g += PAGEATTN_LANES)
+            half_dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, half, row,
+                          g * element_bytes(type), block->query + g, stride, sum);
+        if (half == 0)
+            prefetch_for_constant(next, num_tokens * PREFETCH_LINE_BYTES);
+    }
+    for (; d < head_dim; d += PAGEATTN_LANES) {
+        const int64_t n = head_dim - d < PAGEATTN_LANES ? head_dim - d : PAGEATTN_LANES;
+        half_dot_step(type, num_tokens, num_heads, n, half, row, d * element_bytes(type),
+                      block->query + d, stride, sum);
+        for (int t = 0; t < num_tokens && half == 0; t++)
+            prefetch_for(next, n * element_bytes(type));
+    }
+}
+
+/* As dot_tile: one half of the lanes after the other, so that the registers hold twice as many
+ * heads, and a key is widened once for all of them. */
+KERNEL_INLINE void dot_tile_by_halves(pageattn_type type, int num_tokens, int num_heads,
+                                      const logits_block *block, int first,
+                                      lanes acc[][LANES_KEY_HEADS])
+{
     const char *row[4];
     prefetcher next = *block->next;
 
@@ -139,24 +162,7 @@ KERNEL_INLINE void dot_tile_by_halves(pageattn_type type, int num_tokens, int nu
             for (int h = 0; h < num_heads; h++)
                 sum[t][h] = half_lanes_zero();
         }
-        int64_t d = 0;
-        for (; d + line <= head_dim; d += line) {
-            const int64_t offset_bytes = d * element_bytes(type);
-            KERNEL_UNROLL
-            for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
-                half_dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, half, row,
-                              offset_bytes + g * element_bytes(type), block->query + d + g, stride,
-                              sum);
-            if (half == 0)
-                prefetch_for_constant(&next, num_tokens * PREFETCH_LINE_BYTES);
-        }
-        for (; d < head_dim; d += PAGEATTN_LANES) {
-            const int64_t n = head_dim - d < PAGEATTN_LANES ? head_dim - d : PAGEATTN_LANES;
-            half_dot_step(type, num_tokens, num_heads, n, half, row, d * element_bytes(type),
-                          block->query + d, stride, sum);
-            for (int t = 0; t < num_tokens && half == 0; t++)
-                prefetch_for(&next, n * element_bytes(type));
-        }
+        dot_half_tile(type, num_tokens, num_heads, block, row, half, &next, sum);
         KERNEL_UNROLL
         for (int t = 0; t < num_tokens; t++) {
             KERNEL_UNROLL
