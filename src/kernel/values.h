@@ -6,7 +6,8 @@
  * not fit a tile is read in several passes over VALUES_TOKENS tokens, which stay in the L1 cache
  * meanwhile. Wide tiles of many heads widen each value less often; long tiles of few heads read and
  * prefetch whole rows, which is worth 5 to 10 % of the bandwidth. So groups that memory limits get
- * long tiles, and larger ones, which the multiply-adds limit, wide ones.
+ * long tiles, unless a wide one holds the row as well; larger groups, which the multiply-adds
+ * limit, get wide ones.
  */
 #ifndef PAGEATTN_KERNEL_VALUES_H
 #define PAGEATTN_KERNEL_VALUES_H
@@ -131,9 +132,12 @@ KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, const 
 
 KERNEL_INLINE int64_t values_tile_heads(int64_t num_heads, int64_t value_head_dim)
 {
-    const int64_t few = LANES_VALUE_HEADS / 2;
-    const int row_fits = value_head_dim <= LANES_VALUE_SUMS / few * PAGEATTN_LANES;
-    return num_heads == 1 || (num_heads <= LANES_VALUE_HEADS && row_fits) ? few : LANES_VALUE_HEADS;
+    const int64_t many = LANES_VALUE_HEADS, few = LANES_VALUE_HEADS / 2;
+    const int wide_holds_row = value_head_dim <= LANES_VALUE_SUMS / many * PAGEATTN_LANES;
+    const int long_holds_row = value_head_dim <= LANES_VALUE_SUMS / few * PAGEATTN_LANES;
+    if (num_heads == 1)
+        return few;
+    return num_heads <= many && long_holds_row && !wide_holds_row ? few : many;
 }
 
 KERNEL_INLINE prefetcher prefetch_beside_values(pageattn_type type, const pageattn_leaf *leaf,
