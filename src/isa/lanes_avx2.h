@@ -16,11 +16,10 @@ typedef struct lanes {
     __m256 high;
 } lanes;
 
-/* There are 16 registers, and a lane group takes two; by halves, four heads of keys fit. */
-#define LANES_KEY_TOKENS 2
+/* There are 16 registers, and a lane group takes two. */
 #define LANES_KEY_HEADS 4
 #define LANES_HAVE_HALVES
-#define LANES_VALUE_HEADS 2
+#define LANES_VALUE_HEADS 4
 #define LANES_VALUE_SUMS 4
 
 #define LANES_OF(low_expression, high_expression)                                                  \
@@ -226,13 +225,13 @@ static inline lanes lanes_mantissa(lanes x)
     return LANES_OF(lanes_mantissa_half(x.low), lanes_mantissa_half(x.high));
 }
 
-/* Level 8 adds the two registers of a lane group, level 4 the halves of a register. */
+/* Level 8 adds the two registers of a lane group, level 4 the halves of a register. Additions
+ * commute, so one shuffle and a blend, which more ports do, take the place of two shuffles. */
 static inline __m256 lanes_fold_two(lanes a, lanes b)
 {
     const __m256 a8 = _mm256_add_ps(a.low, a.high);
     const __m256 b8 = _mm256_add_ps(b.low, b.high);
-    return _mm256_add_ps(_mm256_permute2f128_ps(a8, b8, 0x20),
-                         _mm256_permute2f128_ps(a8, b8, 0x31));
+    return _mm256_add_ps(_mm256_permute2f128_ps(a8, b8, 0x21), _mm256_blend_ps(a8, b8, 0xf0));
 }
 
 static inline lanes lanes_fold_8_4(lanes a, lanes b, lanes c, lanes d)
@@ -240,11 +239,17 @@ static inline lanes lanes_fold_8_4(lanes a, lanes b, lanes c, lanes d)
     return LANES_OF(lanes_fold_two(a, b), lanes_fold_two(c, d));
 }
 
+/* Lanes 0 and 2, 1 and 3 of a, then of b, in each 128 bits. */
+static inline __m256 lanes_fold_2_half(__m256 a, __m256 b)
+{
+    return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x4e), _mm256_blend_ps(a, b, 0xcc));
+}
+
 static inline __m256 lanes_fold_2_1_half(__m256 a, __m256 b, __m256 c, __m256 d)
 {
-    const __m256 ab = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-    const __m256 cd = _mm256_add_ps(_mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee));
-    return _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x88), _mm256_shuffle_ps(ab, cd, 0xdd));
+    const __m256 ac = lanes_fold_2_half(a, c), bd = lanes_fold_2_half(b, d);
+    const __m256 neighbours = _mm256_permute_ps(_mm256_blend_ps(bd, ac, 0xaa), 0xb1);
+    return _mm256_add_ps(_mm256_blend_ps(ac, bd, 0xaa), neighbours);
 }
 
 static inline lanes lanes_fold_2_1(lanes a, lanes b, lanes c, lanes d)
@@ -290,9 +295,12 @@ static inline half_lanes half_lanes_load_f16(const void *p)
     return _mm256_cvtph_ps(_mm_loadu_si128(p));
 }
 
+/* The sum stays in its register: left to itself gcc 12 forms the instruction that overwrites a
+ * factor, and then keeps a sum or two in memory, which makes the loop wait for it. */
 static inline half_lanes half_lanes_fma(half_lanes a, half_lanes b, half_lanes c)
 {
-    return _mm256_fmadd_ps(a, b, c);
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    return c;
 }
 
 static inline half_lanes lanes_half(lanes x, int half)

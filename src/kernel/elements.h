@@ -9,6 +9,7 @@
 #include "kernels.h"
 
 #define KERNEL_INLINE static inline __attribute__((always_inline))
+#define KERNEL_NO_INLINE __attribute__((noinline))
 
 /* In front of a loop over a register tile, whose bounds are constants once it is inlined: unless it
  * is unrolled, the tile lies in memory. Compilers do it by themselves only at some levels. */

@@ -23,10 +23,12 @@ typedef struct logits_block {
     int64_t query_stride;
 } logits_block;
 
-/* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. */
+/* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. The tile
+ * has read paid_bytes of the same lines before. */
 KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                             const char *const row[], int64_t offset_bytes, const float *query,
-                            int64_t query_stride, prefetcher *next, lanes sum[][LANES_KEY_HEADS])
+                            int64_t query_stride, int64_t paid_bytes, prefetcher *next,
+                            lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -36,8 +38,11 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_fma(lanes_load_f32(query + h * query_stride), key, sum[t][h]);
-        if (prefetches_singly(num_heads) || n < PAGEATTN_LANES)
+        if (n < PAGEATTN_LANES)
             prefetch_for(next, n * element_bytes(type));
+        else if (prefetches_singly(num_heads))
+            prefetch_for_part(next, paid_bytes + t * PAGEATTN_LANES * element_bytes(type),
+                              PAGEATTN_LANES * element_bytes(type));
     }
 }
 
@@ -67,19 +72,20 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
         KERNEL_UNROLL
         for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
-                     offset_bytes + g * element_bytes(type), query + d + g, stride, &next, sum);
+                     offset_bytes + g * element_bytes(type), query + d + g, stride,
+                     num_tokens * g * element_bytes(type), &next, sum);
         if (!prefetches_singly(num_heads))
             prefetch_for_constant(&next, num_tokens * PREFETCH_LINE_BYTES);
     }
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES) {
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
-                 query + d, stride, &next, sum);
+                 query + d, stride, 0, &next, sum);
         if (!prefetches_singly(num_heads))
             prefetch_for_constant(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
     }
     if (tail > 0)
         dot_step(type, num_tokens, num_heads, tail, row, d * element_bytes(type), query + d, stride,
-                 &next, sum);
+                 0, &next, sum);
     *block->next = next;
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -90,104 +96,8 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
 }
 
 #ifdef LANES_HAVE_HALVES
-/* As dot_step, with half of each lane group. */
-KERNEL_INLINE void half_dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
-                                 int half, const char *const row[], int64_t offset_bytes,
-                                 const float *query, int64_t query_stride,
-                                 half_lanes sum[][LANES_KEY_HEADS])
-{
-    const int64_t skipped = half * (PAGEATTN_LANES / 2);
-    half_lanes key[LANES_KEY_TOKENS];
-    KERNEL_UNROLL
-    for (int t = 0; t < num_tokens; t++) {
-        const char *elements = row[t] + offset_bytes;
-        key[t] = n == PAGEATTN_LANES
-                     ? load_half_group(type, elements + skipped * element_bytes(type))
-                     : lanes_half(load_first(type, elements, n), half);
-    }
-    KERNEL_UNROLL
-    for (int h = 0; h < num_heads; h++) {
-        const half_lanes q = half_lanes_load_f32(query + h * query_stride + skipped);
-        KERNEL_UNROLL
-        for (int t = 0; t < num_tokens; t++)
-            sum[t][h] = half_lanes_fma(q, key[t], sum[t][h]);
-    }
-}
-
-/* One half of the lanes of whole rows. The second half finds the rows in the L1 cache; the first
- * makes the prefetches for both. */
-KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_heads,
-                                 const logits_block *block, const char *const row[], int half,
-                                 prefetcher *next, half_lanes sum[][LANES_KEY_HEADS])
-{
-    const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
-    const int64_t head_dim = block->head_dim;
-    const int64_t stride = block->query_stride;
-    int64_t d = 0;
-    for (; d + line <= head_dim; d += line) {
-        KERNEL_UNROLL
-        for (int64_t g = d; g < d + line; g += PAGEATTN_LANES)
-            half_dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, half, row,
-                          g * element_bytes(type), block->query + g, stride, sum);
-        if (half == 0)
-            prefetch_for_constant(next, num_tokens * PREFETCH_LINE_BYTES);
-    }
-    for (; d < head_dim; d += PAGEATTN_LANES) {
-        const int64_t n = head_dim - d < PAGEATTN_LANES ? head_dim - d : PAGEATTN_LANES;
-        half_dot_step(type, num_tokens, num_heads, n, half, row, d * element_bytes(type),
-                      block->query + d, stride, sum);
-        for (int t = 0; t < num_tokens && half == 0; t++)
-            prefetch_for(next, n * element_bytes(type));
-    }
-}
-
-/* As dot_tile: one half of the lanes after the other, so that the registers hold twice as many
- * heads, and a key is widened once for all of them. */
-KERNEL_INLINE void dot_tile_by_halves(pageattn_type type, int num_tokens, int num_heads,
-                                      const logits_block *block, int first,
-                                      lanes acc[][LANES_KEY_HEADS])
-{
-    const char *row[4];
-    prefetcher next = *block->next;
-
-    KERNEL_UNROLL
-    for (int t = 0; t < num_tokens; t++)
-        row[t] = block->rows[first + 4 * t];
-    KERNEL_NO_UNROLL
-    for (int half = 0; half < 2; half++) {
-        half_lanes sum[4][LANES_KEY_HEADS];
-        KERNEL_UNROLL
-        for (int t = 0; t < num_tokens; t++) {
-            KERNEL_UNROLL
-            for (int h = 0; h < num_heads; h++)
-                sum[t][h] = half_lanes_zero();
-        }
-        dot_half_tile(type, num_tokens, num_heads, block, row, half, &next, sum);
-        KERNEL_UNROLL
-        for (int t = 0; t < num_tokens; t++) {
-            KERNEL_UNROLL
-            for (int h = 0; h < num_heads; h++)
-                lanes_set_half(&acc[t][h], half, sum[t][h]);
-        }
-    }
-    *block->next = next;
-}
-#endif
-
-/* Lane sums of a tile, by the way that suits its number of heads. */
-KERNEL_INLINE void dot_tile_of_heads(pageattn_type type, int num_tokens, int num_heads,
-                                     const logits_block *block, int first,
-                                     lanes acc[][LANES_KEY_HEADS])
-{
-#ifdef LANES_HAVE_HALVES
-    if (num_heads > 2) {
-        dot_tile_by_halves(type, num_tokens, num_heads, block, first, acc);
-        return;
-    }
-#endif
-    dot_tile(type, num_tokens, num_heads, block, first, acc);
-}
-
+#include "logits_by_halves.h"
+#else
 /* 16 logits of each of num_heads heads, PAGEATTN_LEAF_TOKENS apart. */
 KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, const logits_block *block,
                                 float *logits)
@@ -197,7 +107,7 @@ KERNEL_INLINE void block_logits(pageattn_type type, int num_heads, const logits_
         lanes acc[4][LANES_KEY_HEADS];
         KERNEL_UNROLL
         for (int t = 0; t < 4; t += LANES_KEY_TOKENS)
-            dot_tile_of_heads(type, LANES_KEY_TOKENS, num_heads, block, q + 4 * t, acc + t);
+            dot_tile(type, LANES_KEY_TOKENS, num_heads, block, q + 4 * t, acc + t);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             folded[q][h] = lanes_fold_8_4(acc[0][h], acc[1][h], acc[2][h], acc[3][h]);
@@ -232,6 +142,7 @@ KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads,
         __builtin_unreachable();
     }
 }
+#endif
 
 /* In the blocks that hold [begin, end); the values come after them in the stream. */
 KERNEL_INLINE int64_t num_key_rows(const pageattn_leaf *leaf)

@@ -83,6 +83,20 @@ KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
         prefetch_for(next, bytes % PREFETCH_LINE_BYTES);
 }
 
+/* For some of the bytes that a step reads, whose sizes and number are constants: `before` of them
+ * were paid already. Counting them is work where a lane group is several registers, and needless as
+ * long as steps read whole lines. */
+KERNEL_INLINE void prefetch_for_part(prefetcher *next, int64_t before, int64_t bytes)
+{
+#ifdef LANES_HAVE_HALVES
+    const int64_t lines = (before + bytes) / PREFETCH_LINE_BYTES - before / PREFETCH_LINE_BYTES;
+    prefetch_for_constant(next, lines * PREFETCH_LINE_BYTES);
+#else
+    (void)before;
+    prefetch_for(next, bytes);
+#endif
+}
+
 /* How often prefetches are made. Prefetches wait for one another in bursts: where nothing but
  * memory limits, at one head in the tile, every few elements pay for themselves. With more heads
  * the multiply-adds have no time for that, and a few lines together do no harm. */

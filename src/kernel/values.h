@@ -29,6 +29,9 @@ typedef struct values_block {
     int from_zero; /* the first tokens of the leaf */
 } values_block;
 
+#ifdef LANES_HAVE_HALVES
+#include "values_by_groups.h"
+#else
 /* `tail` elements of the last lane group count; 16 for a whole one. */
 KERNEL_INLINE void load_values(pageattn_type type, int num_heads, int num_groups, int64_t tail,
                                const char *row, prefetcher *next, lanes value[])
@@ -44,6 +47,7 @@ KERNEL_INLINE void load_values(pageattn_type type, int num_heads, int num_groups
     if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
         prefetch_for_constant(next, num_groups * group_bytes);
 }
+#endif
 
 /* The same `tail`. */
 KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int64_t tail,
@@ -60,6 +64,9 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
         for (int g = 0; g < num_groups; g++)
             sum[h][g] = block->from_zero ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES * g);
     }
+#ifdef LANES_HAVE_HALVES
+    add_tokens(type, num_heads, num_groups, tail, block, offset, &next, sum);
+#else
     for (int64_t t = 0; t < block->num_tokens; t++) {
         lanes value[VALUES_MAX_GROUPS];
         load_values(type, num_heads, num_groups, tail, block->rows[t] + offset, &next, value);
@@ -71,6 +78,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
                 sum[h][g] = lanes_fma(weight, value[g], sum[h][g]);
         }
     }
+#endif
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         float *o = block->o + h * block->o_stride + column;
@@ -99,7 +107,8 @@ KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, const value
         column = values_tiles(type, num_heads, VALUES_MAX_GROUPS, block, column, head_dim);
     if (num_groups >= 4)
         column = values_tiles(type, num_heads, 4, block, column, head_dim);
-    column = values_tiles(type, num_heads, 2, block, column, head_dim);
+    if (num_groups >= 2)
+        column = values_tiles(type, num_heads, 2, block, column, head_dim);
     column = values_tiles(type, num_heads, 1, block, column, head_dim);
     if (column < head_dim)
         values_tile(type, num_heads, 1, head_dim - column, block, column);
