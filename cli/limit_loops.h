@@ -27,9 +27,10 @@ typedef struct cli_limit_loops {
     /* Both return the exclusive or of the 8-byte words read, so that no compiler leaves the reading
      * out, and a test can tell what was read. */
     uint64_t (*read_run)(cli_chunk run);
-    /* While a chunk is read, the one `ahead` places later is prefetched into L2, line by line:
-     * chunks[num_chunks + ahead - 1] must exist. */
+    /* While a chunk is read, the one `ahead` places later is prefetched into L2, line by line, or
+     * only its first half, half as often: chunks[num_chunks + ahead - 1] must exist. */
     uint64_t (*read_chunks)(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead);
+    uint64_t (*read_chunks_half)(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead);
     cli_multiply_adds multiply_adds;
 } cli_limit_loops;
 

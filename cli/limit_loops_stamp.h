@@ -63,7 +63,9 @@ static uint64_t read_run(cli_chunk run)
     return digest(sum) ^ read_tail(run.data + at, run.bytes - at);
 }
 
-static uint64_t read_chunks(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead)
+/* `share`: one line is prefetched for so many that are read. */
+__attribute__((always_inline)) static inline uint64_t
+read_and_prefetch(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead, int share)
 {
     vector sum[NUM_SUMS] = {{0}};
     uint64_t tails = 0;
@@ -75,19 +77,29 @@ static uint64_t read_chunks(const cli_chunk *chunks, int64_t num_chunks, int64_t
         for (; at + BLOCK_BYTES <= bytes; at += BLOCK_BYTES) {
             read_block(data + at, sum);
 #pragma GCC unroll 4
-            for (int i = 0; i < BLOCK_BYTES; i += LINE_BYTES)
-                __builtin_prefetch(next + at + i, 0, 2);
+            for (int i = 0; i < BLOCK_BYTES / share; i += LINE_BYTES)
+                __builtin_prefetch(next + at / share + i, 0, 2);
         }
         for (; at + LINE_BYTES <= bytes; at += LINE_BYTES) {
             read_line(data + at, sum);
-            __builtin_prefetch(next + at, 0, 2);
+            __builtin_prefetch(next + at / share, 0, 2);
         }
         if (at < bytes) {
             tails ^= read_tail(data + at, bytes - at);
-            __builtin_prefetch(next + at, 0, 2);
+            __builtin_prefetch(next + at / share, 0, 2);
         }
     }
     return digest(sum) ^ tails;
+}
+
+static uint64_t read_chunks(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead)
+{
+    return read_and_prefetch(chunks, num_chunks, ahead, 1);
+}
+
+static uint64_t read_chunks_half(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead)
+{
+    return read_and_prefetch(chunks, num_chunks, ahead, 2);
 }
 
 /* With enough accumulators none waits for its own last sum. */
@@ -124,5 +136,6 @@ extern const cli_limit_loops LIMIT_LOOPS;
 const cli_limit_loops LIMIT_LOOPS = {
     .read_run = read_run,
     .read_chunks = read_chunks,
+    .read_chunks_half = read_chunks_half,
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

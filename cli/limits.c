@@ -260,8 +260,10 @@ static bool put_more(page_stream *stream)
 /* Reads the first num_chunks and moves the others to the front. */
 static uint64_t read_stream(page_stream *stream, int64_t num_chunks, int64_t ahead)
 {
-    const uint64_t digest =
-        stream->state->limits->loops->read_chunks(stream->chunks, num_chunks, ahead);
+    const cli_limits *limits = stream->state->limits;
+    const uint64_t digest = limits->prefetch_half
+                                ? limits->loops->read_chunks_half(stream->chunks, num_chunks, ahead)
+                                : limits->loops->read_chunks(stream->chunks, num_chunks, ahead);
     stream->num_chunks -= num_chunks;
     memmove(stream->chunks, stream->chunks + num_chunks,
             (size_t)stream->num_chunks * sizeof(*stream->chunks));

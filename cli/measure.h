@@ -19,6 +19,7 @@ typedef struct cli_effort {
 typedef struct cli_result {
     int64_t num_workers;
     int64_t prefetch_bytes; /* how far ahead the gather read was fastest */
+    bool prefetch_half;     /* with only the first half of a page prefetched */
     int64_t num_reps;
     int64_t num_calls;
     double us;            /* of a call: the median over repetitions */

@@ -53,10 +53,11 @@ static void check_limits(const char *name, const cli_data *data, cli_limits *lim
     uint64_t digest;
     snprintf(title, sizeof(title), "sequential read, %s", name);
     check_that(cli_limits_read_sequential(limits, &digest) && digest == first, title);
-    for (size_t i = 0; i < sizeof(distances) / sizeof(*distances); i++) {
-        limits->prefetch_bytes = distances[i];
-        snprintf(title, sizeof(title), "gather read, %s, %lld bytes ahead", name,
-                 (long long)distances[i]);
+    for (size_t i = 0; i < 2 * sizeof(distances) / sizeof(*distances); i++) {
+        limits->prefetch_bytes = distances[i / 2];
+        limits->prefetch_half = i % 2;
+        snprintf(title, sizeof(title), "gather read, %s, %s %lld bytes ahead", name,
+                 limits->prefetch_half ? "half" : "all", (long long)distances[i / 2]);
         check_that(cli_limits_read_gather(limits, &digest) && digest == attended, title);
     }
 }
