@@ -299,7 +299,7 @@ static inline half_lanes half_lanes_load_f16(const void *p)
  * factor, and then keeps a sum or two in memory, which makes the loop wait for it. */
 static inline half_lanes half_lanes_fma(half_lanes a, half_lanes b, half_lanes c)
 {
-    __asm__("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    __asm__("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+x"(c) : "x"(a), "x"(b));
     return c;
 }
 
