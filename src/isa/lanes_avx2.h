@@ -18,7 +18,7 @@ typedef struct lanes {
 
 /* There are 16 registers, and a lane group takes two. */
 #define LANES_KEY_HEADS 4
-#define LANES_HAVE_HALVES
+#define LANES_FEW_REGISTERS
 #define LANES_VALUE_HEADS 4
 #define LANES_VALUE_SUMS 4
 

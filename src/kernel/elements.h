@@ -62,7 +62,7 @@ KERNEL_INLINE lanes load_first(pageattn_type type, const void *p, int64_t n)
     }
 }
 
-#ifdef LANES_HAVE_HALVES
+#ifdef LANES_FEW_REGISTERS
 /* 8 elements. */
 KERNEL_INLINE half_lanes load_half_group(pageattn_type type, const void *p)
 {

@@ -95,7 +95,7 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
     }
 }
 
-#ifdef LANES_HAVE_HALVES
+#ifdef LANES_FEW_REGISTERS
 #include "logits_by_halves.h"
 #else
 /* 16 logits of each of num_heads heads, PAGEATTN_LEAF_TOKENS apart. */

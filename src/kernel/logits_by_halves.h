@@ -39,8 +39,8 @@ KERNEL_INLINE void half_dot_step(pageattn_type type, int num_tokens, int num_hea
     }
 }
 
-/* One half of the lanes of whole rows. The second half finds the rows in the L1 cache; each makes
- * half of the prefetches. */
+/* One half of the lanes of whole rows. The second half finds the rows in the L1 cache. Each makes
+ * half of the prefetches for whole lines; the first makes those for what is left of the rows. */
 KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_heads,
                                  const logits_block *block, int first, int half, prefetcher *next,
                                  block_sums *sums)

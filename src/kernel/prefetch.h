@@ -88,7 +88,7 @@ KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
  * long as steps read whole lines. */
 KERNEL_INLINE void prefetch_for_part(prefetcher *next, int64_t before, int64_t bytes)
 {
-#ifdef LANES_HAVE_HALVES
+#ifdef LANES_FEW_REGISTERS
     const int64_t lines = (before + bytes) / PREFETCH_LINE_BYTES - before / PREFETCH_LINE_BYTES;
     prefetch_for_constant(next, lines * PREFETCH_LINE_BYTES);
 #else

@@ -29,7 +29,7 @@ typedef struct values_block {
     int from_zero; /* the first tokens of the leaf */
 } values_block;
 
-#ifdef LANES_HAVE_HALVES
+#ifdef LANES_FEW_REGISTERS
 #include "values_by_groups.h"
 #else
 /* `tail` elements of the last lane group count; 16 for a whole one. */
@@ -64,7 +64,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
         for (int g = 0; g < num_groups; g++)
             sum[h][g] = block->from_zero ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES * g);
     }
-#ifdef LANES_HAVE_HALVES
+#ifdef LANES_FEW_REGISTERS
     add_tokens(type, num_heads, num_groups, tail, block, offset, &next, sum);
 #else
     for (int64_t t = 0; t < block->num_tokens; t++) {

@@ -29,7 +29,10 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
     }
 }
 
-/* All tokens of a block, at `offset` of their rows. */
+/* All tokens of a block, at `offset` of their rows. What a last token alone reads less than a whole
+ * line is never paid: only a leaf's end has one, and the next leaf starts a prefetcher of its own.
+ * At several heads, prefetches in front of a step do better than one after each line that is read
+ * (docs/performance.md). */
 KERNEL_INLINE void add_tokens(pageattn_type type, int num_heads, int num_groups, int64_t tail,
                               const values_block *block, int64_t offset, prefetcher *next,
                               lanes sum[][VALUES_MAX_GROUPS])
