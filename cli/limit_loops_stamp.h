@@ -63,7 +63,7 @@ static uint64_t read_run(cli_chunk run)
     return digest(sum) ^ read_tail(run.data + at, run.bytes - at);
 }
 
-/* `share`: one line is prefetched for so many that are read. */
+/* `share`, a constant: one line is prefetched for so many that are read. */
 __attribute__((always_inline)) static inline uint64_t
 read_and_prefetch(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead, int share)
 {
@@ -82,7 +82,8 @@ read_and_prefetch(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead, in
         }
         for (; at + LINE_BYTES <= bytes; at += LINE_BYTES) {
             read_line(data + at, sum);
-            __builtin_prefetch(next + at / share, 0, 2);
+            if (at % (share * LINE_BYTES) == 0)
+                __builtin_prefetch(next + at / share, 0, 2);
         }
         if (at < bytes) {
             tails ^= read_tail(data + at, bytes - at);
