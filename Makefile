@@ -18,7 +18,7 @@ run: ## sets up what is missing, then serves chat prompts with a real language m
 	@.venv/bin/python examples/smollm2
 
 test: ## sets up what is missing, then runs every test; TESTS="part ..." runs only these
-	@tools/setup build python jax ejkernel docs test
+	@tools/setup build python jax ejkernel docs test emulator
 	@tests/run $(TESTS)
 
 test-torch: ## the tests with torch, which it installs first: 2.6 GB to load, 5.2 GB on the disk

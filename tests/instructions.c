@@ -4,6 +4,7 @@
  * what pageattn_attend executes depends on neither the machine's load nor its memory.
  *
  *     instructions ISA KV_TYPE GROUP HEAD_DIM PAGE_SIZE
+ *     instructions fast KV_TYPE GROUP HEAD_DIM PAGE_SIZE    fast numerics on the CPU's best
  *
  * Prints the bytes of keys and values that the call attends to.
  */
@@ -74,15 +75,21 @@ int main(int argc, char **argv)
     args.block_tables = pageattn_tensor_2d(pages, PAGEATTN_I32, 1, num_pages);
     args.out = pageattn_tensor_3d(out, PAGEATTN_F32, 1, group, head_dim);
 
+    const int fast = strcmp(argv[1], "fast") == 0;
     pageattn_context_options options;
     pageattn_context *context;
     pageattn_error error;
     pageattn_context_options_init(&options);
-    options.isa = isa_named(argv[1]);
+    options.isa = fast ? PAGEATTN_ISA_AUTO : isa_named(argv[1]);
     options.num_threads = 1;
+    args.numerics = fast ? PAGEATTN_NUMERICS_FAST : PAGEATTN_NUMERICS_EXACT;
     if (pageattn_context_create(&options, &context, &error) != PAGEATTN_OK ||
         pageattn_attend(context, &args, &error) != PAGEATTN_OK) {
         fprintf(stderr, "instructions: %s\n", error.message);
+        return 1;
+    }
+    if (fast && !pageattn_context_has_fast(context, type)) {
+        fprintf(stderr, "instructions: this CPU has no fast arithmetic for %s\n", argv[2]);
         return 1;
     }
     pageattn_context_destroy(context);

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The library on processors that this machine is not, under qemu's user emulation.
+# The library on processors that this machine is not: under qemu's user emulation, and for AVX-512, which
+# qemu does not know, on the CPU of tests/emulated_cpu.py.
 #
 #   tests/test_emulated.sh aarch64   64-bit Arm, from the first generation on: NEON and scalar
 #   tests/test_emulated.sh x86       x86-64 CPUs without AVX-512, AVX2 or AVX: each gets the table that
 #                                    it can run, dies of nothing, and gives the same bits
+#   tests/test_emulated.sh avx512    the AVX-512 and the fast kernels, where this CPU has no AVX-512 BF16
 #   tests/test_emulated.sh others    s390x, which is big-endian; and that 32-bit is refused
 #
-# aarch64 and others cross-build a preset; x86 needs build/gcc. The presets leave out test_executor,
-# because qemu 7.2 itself fails when a program of several threads forks; test_jax_handler, which comes
-# near its own limit of time here; and for s390x test_accuracy and test_same_bits, which take four
-# minutes.
+# aarch64 and others cross-build a preset; x86 needs build/gcc, and avx512 build/static. The presets leave
+# out test_executor, because qemu 7.2 itself fails when a program of several threads forks;
+# test_jax_handler, which comes near its own limit of time here; and for s390x test_accuracy and
+# test_same_bits, which take four minutes.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -132,6 +134,27 @@ test_x86() {
     done
 }
 
+# ---- AVX-512 ----
+
+on_avx512_cpu() { .venv/bin/python tests/emulated_cpu.py "$@"; }
+
+test_avx512() {
+    if grep -qw avx512_bf16 /proc/cpuinfo; then
+        echo "skipped: this CPU has AVX-512 and BF16, so that every part tests them"
+        return
+    fi
+    .venv/bin/python -c 'import bochscpu' 2>/dev/null || {
+        echo "skipped: no CPU with AVX-512 here; \`tools/setup emulator\` installs one"
+        return
+    }
+    check "the emulated CPU takes AVX-512" chooses avx512 on_avx512_cpu build/static/cli/pageattn
+    finish
+    [ "$failed" -eq 0 ] || return
+    # Not test_lanes: this CPU narrows 2^-25, half of the least f16, to that and not to 0.
+    export PAGEATTN_ISA=avx512
+    on_avx512_cpu build/static/tests/test_golden && on_avx512_cpu build/static/tests/test_math
+}
+
 # ---- others ----
 
 # Configures for a processor that only clang need know: no C library for it is looked for.
@@ -159,9 +182,9 @@ test_others() {
 unset PAGEATTN_ISA PAGEATTN_NUM_THREADS
 export PAGEATTN_TEST_REDUCED=1
 case ${1:-} in
-aarch64 | x86 | others) "test_$1" ;;
+aarch64 | x86 | avx512 | others) "test_$1" ;;
 *)
-    echo "usage: tests/test_emulated.sh aarch64|x86|others" >&2
+    echo "usage: tests/test_emulated.sh aarch64|x86|avx512|others" >&2
     exit 2
     ;;
 esac

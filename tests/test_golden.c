@@ -5,7 +5,8 @@
  * change of the interface; whoever means one runs this with -v, and replaces the hashes in the
  * commit that says so.
  *
- * With PAGEATTN_TEST_REDUCED=1 in the environment a third of the calls is tried.
+ * With PAGEATTN_TEST_REDUCED=1 in the environment a third of the calls is tried; with PAGEATTN_ISA
+ * that instruction set only.
  *
  * The inputs are made with integer arithmetic only, so that no C library has a say in them.
  */
@@ -245,12 +246,14 @@ static int test_cases(pageattn_context *context)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    const char *only = getenv("PAGEATTN_ISA");
     int num_fast = 0;
     for (int isa = PAGEATTN_ISA_SCALAR; pageattn_isa_name((pageattn_isa)isa) != NULL; isa++) {
         pageattn_context_options options;
         pageattn_context *context;
         pageattn_error error;
-        if (!pageattn_isa_available((pageattn_isa)isa))
+        if (!pageattn_isa_available((pageattn_isa)isa) ||
+            (only != NULL && strcmp(only, pageattn_isa_name((pageattn_isa)isa)) != 0))
             continue;
         pageattn_context_options_init(&options);
         options.isa = (pageattn_isa)isa;

@@ -7,6 +7,9 @@
 #ifndef VOCABULARY_H
 #define VOCABULARY_H
 
+#include <stdlib.h>
+#include <string.h>
+
 #include <pageattn/pageattn.h>
 
 /* One row an operation on up to four lane groups. A float result fills all lanes. */
@@ -76,9 +79,11 @@ enum { NUM_ISAS = sizeof vocabulary_isas / sizeof vocabulary_isas[0] };
 /* The tables that this CPU can run, best last. Returns how many. */
 static inline int vocabulary_available(const vocabulary_isa *available[NUM_ISAS])
 {
+    const char *only = getenv("PAGEATTN_ISA");
     int num_available = 0;
     for (int i = 0; i < NUM_ISAS; i++)
-        if (pageattn_isa_available(vocabulary_isas[i].isa))
+        if (pageattn_isa_available(vocabulary_isas[i].isa) &&
+            (i == 0 || only == NULL || strcmp(only, vocabulary_isas[i].name) == 0))
             available[num_available++] = &vocabulary_isas[i];
     return num_available;
 }
