@@ -45,16 +45,47 @@ KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_b
 }
 
 /* A prefetch never faults, so a row may end within a line; what lies past its end is not paid. */
+KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
+{
+    next->unpaid_bytes += (next->line - next->end) * next->num_tiles;
+    if (next->last == NULL || next->row < next->last)
+        next->row++;
+    prefetcher_enter_row(next);
+}
+
 KERNEL_INLINE void prefetch_line(prefetcher *next)
 {
     __builtin_prefetch(next->line, 0, 2);
     next->line += PREFETCH_LINE_BYTES;
-    if (next->line >= next->end) {
-        next->unpaid_bytes += (next->line - next->end) * next->num_tiles;
-        if (next->last == NULL || next->row < next->last)
-            next->row++;
-        prefetcher_enter_row(next);
-    }
+    if (next->line >= next->end)
+        prefetcher_leave_row(next);
+}
+
+/* A constant number of lines, which most often lie in one row; says if they do not. */
+KERNEL_INLINE int prefetch_lines_of_row(prefetcher *next, int64_t num_lines)
+{
+    const char *after = next->line + num_lines * PREFETCH_LINE_BYTES;
+    if (after > next->end)
+        return 0;
+    KERNEL_UNROLL
+    for (int64_t i = 0; i < num_lines; i++)
+        __builtin_prefetch(next->line + i * PREFETCH_LINE_BYTES, 0, 2);
+    next->line = after;
+    if (after == next->end)
+        prefetcher_leave_row(next);
+    return 1;
+}
+
+KERNEL_INLINE void prefetch_lines(prefetcher *next, int64_t num_lines)
+{
+    int64_t done = 0;
+    if (num_lines > 1 && prefetch_lines_of_row(next, num_lines))
+        return;
+    if (num_lines % 4 == 0)
+        for (; done < num_lines && prefetch_lines_of_row(next, 2); done += 2)
+            ;
+    for (; done < num_lines; done++)
+        prefetch_line(next);
 }
 
 /* As many bytes are prefetched as are read, so that neither runs away from the other. For a line at
@@ -69,15 +100,23 @@ KERNEL_INLINE void prefetch_for(prefetcher *next, int64_t bytes)
     }
 }
 
-/* The same for a constant number of bytes, several lines perhaps. */
+/* The same for a constant number of bytes, several lines perhaps: these are paid together, and
+ * asked for together as soon as the price of all is there. */
 KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
 {
-    KERNEL_UNROLL
-    for (int64_t i = 0; i + PREFETCH_LINE_BYTES <= bytes; i += PREFETCH_LINE_BYTES) {
+    const int64_t lines = bytes / PREFETCH_LINE_BYTES;
+    if (lines == 1) {
         if (next->num_tiles == 1)
             prefetch_line(next);
         else
             prefetch_for(next, PREFETCH_LINE_BYTES);
+    } else if (lines > 1) {
+        const int64_t price = lines * PREFETCH_LINE_BYTES * next->num_tiles;
+        next->unpaid_bytes += lines * PREFETCH_LINE_BYTES;
+        if (next->unpaid_bytes >= price) {
+            next->unpaid_bytes -= price;
+            prefetch_lines(next, lines);
+        }
     }
     if (bytes % PREFETCH_LINE_BYTES != 0)
         prefetch_for(next, bytes % PREFETCH_LINE_BYTES);
