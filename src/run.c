@@ -78,18 +78,16 @@ static void load_query(struct worker *worker, const pageattn_leaf_place *place)
     const pageattn_problem *problem = worker->run->problem;
     const pageattn_rows *query = &problem->query;
     const int64_t first_head = place->kv_head * problem->group_size;
-    const int64_t stride = pageattn_padded(problem->head_dim);
-    const int64_t pairs_stride = pageattn_padded_pairs(problem->head_dim);
 
     for (int64_t h = 0; h < problem->group_size; h++) {
         const char *row =
             query->data + place->seq * query->seq_bytes + (first_head + h) * query->head_bytes;
         if (worker->run->fast)
-            worker->run->fast->round_query[query->type](row, problem->head_dim,
-                                                        rounded_query(worker) + h * pairs_stride);
+            worker->run->fast->round_query[query->type](row, problem->head_dim, h,
+                                                        problem->group_size, rounded_query(worker));
         else
             worker->run->context->kernels->scale_query[query->type](
-                row, problem->head_dim, problem->attn_scale, worker->query + h * stride);
+                row, problem->head_dim, problem->attn_scale, h, problem->group_size, worker->query);
     }
 }
 

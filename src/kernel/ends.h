@@ -5,6 +5,7 @@
 
 #include "elements.h"
 #include "log.h"
+#include "query_tiles.h"
 
 /* Elements [d, d + n) of a row; whole lane groups are the caller's constants. */
 KERNEL_INLINE void scale_group(pageattn_type type, const void *row, int64_t d, int64_t n,
@@ -14,18 +15,20 @@ KERNEL_INLINE void scale_group(pageattn_type type, const void *row, int64_t d, i
     const lanes x =
         n == PAGEATTN_LANES ? load_group(type, elements) : load_first(type, elements, n);
     /* -0 past head_dim under a negative scale is as good as +0: it meets zeros only. */
-    lanes_store_f32(scaled + d, lanes_mul(x, scale));
+    lanes_store_f32(scaled, lanes_mul(x, scale));
 }
 
 KERNEL_INLINE void scale_query(pageattn_type type, const void *row, int64_t head_dim, float scale,
-                               float *scaled)
+                               int64_t head, int64_t num_heads, float *query)
 {
     const lanes scale_lanes = lanes_all(scale);
+    const int64_t tile_heads = query_tile_heads(num_heads, head);
+    float *scaled = query + query_tile_offset(head, pageattn_padded(head_dim), PAGEATTN_LANES);
     int64_t d = 0;
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES)
-        scale_group(type, row, d, PAGEATTN_LANES, scale_lanes, scaled);
+        scale_group(type, row, d, PAGEATTN_LANES, scale_lanes, scaled + d * tile_heads);
     if (d < head_dim)
-        scale_group(type, row, d, head_dim - d, scale_lanes, scaled);
+        scale_group(type, row, d, head_dim - d, scale_lanes, scaled + d * tile_heads);
 }
 
 KERNEL_INLINE void finish_group(pageattn_type type, const float *o, lanes sum, int64_t d, int64_t n,

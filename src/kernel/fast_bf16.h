@@ -21,18 +21,22 @@ KERNEL_INLINE pairs load_pairs(const void *p, int64_t n)
 
 /* ---- the query ---- */
 
-KERNEL_INLINE void round_query(pageattn_type type, const void *row, int64_t head_dim,
-                               uint16_t *rounded)
+KERNEL_INLINE void round_query(pageattn_type type, const void *row, int64_t head_dim, int64_t head,
+                               int64_t num_heads, uint16_t *query)
 {
     const int64_t num_elements = pageattn_padded_pairs(head_dim);
+    const int64_t tile_heads = query_tile_heads(num_heads, head);
+    uint16_t *rounded = query + query_tile_offset(head, num_elements, PAIR_ELEMENTS);
     for (int64_t d = 0; d < num_elements; d += PAGEATTN_LANES) {
+        const int64_t in_part = d % PAIR_ELEMENTS;
         const int64_t left = head_dim - d;
         lanes x = lanes_zero();
         if (left > 0)
             x = load_first(type, (const char *)row + d * element_bytes(type),
                            left < PAGEATTN_LANES ? left : PAGEATTN_LANES);
         /* A NaN whose payload is all in the lower half would be rounded to an infinity. */
-        lanes_store_first_bf16(rounded + d, lanes_canonical_nan(x), PAGEATTN_LANES);
+        lanes_store_first_bf16(rounded + (d - in_part) * tile_heads + in_part,
+                               lanes_canonical_nan(x), PAGEATTN_LANES);
     }
 }
 
@@ -40,15 +44,15 @@ KERNEL_INLINE void round_query(pageattn_type type, const void *row, int64_t head
 
 /* The next 32 elements of the rows meet those of the query; `n` < 32 at the end of a row. */
 KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row[],
-                                 int64_t offset_bytes, const uint16_t *query, int64_t query_stride,
-                                 prefetcher *next, lanes sum[][LANES_KEY_HEADS])
+                                 int64_t offset_bytes, const uint16_t *query, prefetcher *next,
+                                 lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < 4; t++) {
         const pairs key = load_pairs(row[t] + offset_bytes, n);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
-            sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * query_stride), key);
+            sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * PAIR_ELEMENTS), key);
         if (prefetches_singly(num_heads) || n < PAIR_ELEMENTS)
             prefetch_for(next, n * BF16_BYTES);
     }
@@ -60,7 +64,6 @@ KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row
 KERNEL_INLINE void pair_dot_tile(int num_heads, const logits_block *block, const uint16_t *query,
                                  int first, lanes sum[][LANES_KEY_HEADS])
 {
-    const int64_t stride = pageattn_padded_pairs(block->head_dim);
     const char *row[4];
     prefetcher next = *block->next;
 
@@ -73,10 +76,11 @@ KERNEL_INLINE void pair_dot_tile(int num_heads, const logits_block *block, const
     }
     int64_t d = 0;
     for (; d + PAIR_ELEMENTS <= block->head_dim; d += PAIR_ELEMENTS)
-        pair_dot_step(num_heads, PAIR_ELEMENTS, row, d * BF16_BYTES, query + d, stride, &next, sum);
-    if (d < block->head_dim)
-        pair_dot_step(num_heads, block->head_dim - d, row, d * BF16_BYTES, query + d, stride, &next,
+        pair_dot_step(num_heads, PAIR_ELEMENTS, row, d * BF16_BYTES, query + d * num_heads, &next,
                       sum);
+    if (d < block->head_dim)
+        pair_dot_step(num_heads, block->head_dim - d, row, d * BF16_BYTES, query + d * num_heads,
+                      &next, sum);
     *block->next = next;
 }
 
@@ -122,7 +126,7 @@ KERNEL_INLINE void pair_block_logits_of_heads(int64_t num_heads, const logits_bl
 /* As leaf_logits. */
 KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 {
-    const int64_t query_stride = pageattn_padded_pairs(leaf->head_dim);
+    const int64_t row_elements = pageattn_padded_pairs(leaf->head_dim);
     const char *const *rows = leaf->rows;
     prefetcher next = prefetch_beside_keys(PAGEATTN_BF16, leaf);
 
@@ -130,9 +134,9 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
          token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
         logits_block block = {.rows = rows, .next = &next, .head_dim = leaf->head_dim};
         for (int64_t head = 0; head < leaf->num_heads; head += LANES_KEY_HEADS) {
-            const int64_t left = leaf->num_heads - head;
-            const int64_t tile = left < LANES_KEY_HEADS ? left : LANES_KEY_HEADS;
-            pair_block_logits_of_heads(tile, &block, leaf->rounded_query + head * query_stride,
+            const uint16_t *query =
+                leaf->rounded_query + query_tile_offset(head, row_elements, PAIR_ELEMENTS);
+            pair_block_logits_of_heads(query_tile_heads(leaf->num_heads, head), &block, query,
                                        leaf->attn_scale,
                                        leaf->logits + head * PAGEATTN_LEAF_TOKENS + token);
         }

@@ -6,9 +6,10 @@
 #include "fast_bf16.h"
 
 #define KV_TYPE(name, NAME, bytes)                                                                 \
-    static void round_query_##name(const void *row, int64_t head_dim, uint16_t *rounded)           \
+    static void round_query_##name(const void *row, int64_t head_dim, int64_t head,                \
+                                   int64_t num_heads, uint16_t *query)                             \
     {                                                                                              \
-        round_query(PAGEATTN_##NAME, row, head_dim, rounded);                                      \
+        round_query(PAGEATTN_##NAME, row, head_dim, head, num_heads, query);                       \
     }
 #include "kv_types.def"
 #undef KV_TYPE

@@ -69,9 +69,9 @@ typedef struct pageattn_leaf {
     int64_t num_heads;
     int64_t head_dim;
     int64_t value_head_dim;
-    const float *query; /* [num_heads][pageattn_padded(head_dim)], scaled, zero past head_dim */
-    /* For fast kernels in place of `query`: bf16 [num_heads][pageattn_padded_pairs(head_dim)], not
-     * scaled, zero past head_dim; and the scale, which multiplies the dot products. */
+    const float *query; /* as scale_query wrote it */
+    /* For fast kernels in place of `query`: as round_query wrote it; and the scale, which
+     * multiplies the dot products. */
     const uint16_t *rounded_query;
     float attn_scale;
     float *logits; /* working memory, [num_heads][PAGEATTN_LEAF_TOKENS] */
@@ -96,9 +96,10 @@ static inline int64_t pageattn_prefetch_rows(int64_t row_bytes)
 #define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)
 
 typedef struct pageattn_kernels {
-    /* scaled[i] = row[i] * scale, and zeros up to the next lane group. */
+    /* Puts row[i] * scale, and zeros up to the next lane group, where attend_leaf looks for this
+     * head's row in query, which holds num_heads * pageattn_padded(head_dim) floats. */
     void (*scale_query[PAGEATTN_NUM_FLOAT_TYPES])(const void *row, int64_t head_dim, float scale,
-                                                  float *scaled);
+                                                  int64_t head, int64_t num_heads, float *query);
     /* The state of one leaf; `state` is written whole. Indexed with the type of the cache. */
     void (*attend_leaf[PAGEATTN_NUM_FLOAT_TYPES])(const pageattn_leaf *leaf, float *state);
     /* left = left merged with its right neighbour. */
@@ -111,10 +112,10 @@ typedef struct pageattn_kernels {
 /* What PAGEATTN_NUMERICS_FAST computes otherwise, beside the table above. NULL where fast has no
  * arithmetic of its own for a type. */
 typedef struct pageattn_fast_kernels {
-    /* The row rounded to bf16, and zeros up to pageattn_padded_pairs. Indexed with the type of the
-     * query. */
-    void (*round_query[PAGEATTN_NUM_FLOAT_TYPES])(const void *row, int64_t head_dim,
-                                                  uint16_t *rounded);
+    /* As scale_query, but the row is rounded to bf16, not scaled, and padded with zeros up to
+     * pageattn_padded_pairs. Indexed with the type of the query. */
+    void (*round_query[PAGEATTN_NUM_FLOAT_TYPES])(const void *row, int64_t head_dim, int64_t head,
+                                                  int64_t num_heads, uint16_t *query);
     void (*attend_leaf[PAGEATTN_NUM_FLOAT_TYPES])(const pageattn_leaf *leaf, float *state);
 } pageattn_fast_kernels;
 

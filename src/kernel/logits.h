@@ -11,6 +11,7 @@
 
 #include "elements.h"
 #include "prefetch.h"
+#include "query_tiles.h"
 
 #define BLOCK_TOKENS 16
 
@@ -19,16 +20,14 @@ typedef struct logits_block {
     const char *const *rows;
     prefetcher *next;
     int64_t head_dim;
-    const float *query; /* of the tile's first head */
-    int64_t query_stride;
+    const float *query; /* of the tile */
 } logits_block;
 
 /* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. The tile
  * has read paid_bytes of the same lines before. */
 KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                             const char *const row[], int64_t offset_bytes, const float *query,
-                            int64_t query_stride, int64_t paid_bytes, prefetcher *next,
-                            lanes sum[][LANES_KEY_HEADS])
+                            int64_t paid_bytes, prefetcher *next, lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -37,7 +36,7 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
             n == PAGEATTN_LANES ? load_group(type, elements) : load_first(type, elements, n);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
-            sum[t][h] = lanes_fma(lanes_load_f32(query + h * query_stride), key, sum[t][h]);
+            sum[t][h] = lanes_fma(lanes_load_f32(query + h * PAGEATTN_LANES), key, sum[t][h]);
         if (n < PAGEATTN_LANES)
             prefetch_for(next, n * element_bytes(type));
         else if (prefetches_singly(num_heads))
@@ -53,7 +52,6 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
     const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
     const int64_t tail = head_dim % PAGEATTN_LANES; /* elements of the last lane group */
-    const int64_t stride = block->query_stride;
     const float *query = block->query;
     const char *row[4];
     prefetcher next = *block->next;
@@ -72,20 +70,20 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
         KERNEL_UNROLL
         for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
-                     offset_bytes + g * element_bytes(type), query + d + g, stride,
+                     offset_bytes + g * element_bytes(type), query + (d + g) * num_heads,
                      num_tokens * g * element_bytes(type), &next, sum);
         if (!prefetches_singly(num_heads))
             prefetch_for_constant(&next, num_tokens * PREFETCH_LINE_BYTES);
     }
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES) {
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
-                 query + d, stride, 0, &next, sum);
+                 query + d * num_heads, 0, &next, sum);
         if (!prefetches_singly(num_heads))
             prefetch_for_constant(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
     }
     if (tail > 0)
-        dot_step(type, num_tokens, num_heads, tail, row, d * element_bytes(type), query + d, stride,
-                 0, &next, sum);
+        dot_step(type, num_tokens, num_heads, tail, row, d * element_bytes(type),
+                 query + d * num_heads, 0, &next, sum);
     *block->next = next;
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -159,22 +157,17 @@ KERNEL_INLINE prefetcher prefetch_beside_keys(pageattn_type type, const pageattn
 /* Logits of the blocks that hold [begin, end); those of a block's other tokens mean nothing. */
 KERNEL_INLINE void leaf_logits(pageattn_type type, const pageattn_leaf *leaf)
 {
+    const int64_t row_elements = pageattn_padded(leaf->head_dim);
     const char *const *rows = leaf->rows;
     prefetcher next = prefetch_beside_keys(type, leaf);
 
     for (int64_t token = leaf->begin / BLOCK_TOKENS * BLOCK_TOKENS; token < leaf->end;
          token += BLOCK_TOKENS, rows += BLOCK_TOKENS) {
-        logits_block block = {.rows = rows,
-                              .next = &next,
-                              .head_dim = leaf->head_dim,
-                              .query = leaf->query,
-                              .query_stride = pageattn_padded(leaf->head_dim)};
+        logits_block block = {.rows = rows, .next = &next, .head_dim = leaf->head_dim};
         for (int64_t head = 0; head < leaf->num_heads; head += LANES_KEY_HEADS) {
-            const int64_t left = leaf->num_heads - head;
-            const int64_t tile = left < LANES_KEY_HEADS ? left : LANES_KEY_HEADS;
             float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
-            block.query = leaf->query + head * block.query_stride;
-            block_logits_of_heads(type, tile, &block, logits);
+            block.query = leaf->query + query_tile_offset(head, row_elements, PAGEATTN_LANES);
+            block_logits_of_heads(type, query_tile_heads(leaf->num_heads, head), &block, logits);
         }
     }
 }

@@ -18,8 +18,7 @@ typedef struct block_sums {
 /* As dot_step, with half of each lane group. */
 KERNEL_INLINE void half_dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                                  int half, const char *const row[], int64_t offset_bytes,
-                                 const float *query, int64_t query_stride,
-                                 half_lanes sum[][LANES_KEY_HEADS])
+                                 const float *query, half_lanes sum[][LANES_KEY_HEADS])
 {
     const int64_t skipped = half * (PAGEATTN_LANES / 2);
     half_lanes key[4];
@@ -32,7 +31,7 @@ KERNEL_INLINE void half_dot_step(pageattn_type type, int num_tokens, int num_hea
     }
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
-        const half_lanes q = half_lanes_load_f32(query + h * query_stride + skipped);
+        const half_lanes q = half_lanes_load_f32(query + h * PAGEATTN_LANES + skipped);
         KERNEL_UNROLL
         for (int t = 0; t < num_tokens; t++)
             sum[t][h] = half_lanes_fma(q, key[t], sum[t][h]);
@@ -47,7 +46,6 @@ KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_hea
 {
     const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
-    const int64_t stride = block->query_stride;
     const float *query = block->query;
     const char *row[4];
     half_lanes sum[4][LANES_KEY_HEADS];
@@ -64,13 +62,13 @@ KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_hea
         KERNEL_UNROLL
         for (int64_t g = d; g < d + line; g += PAGEATTN_LANES)
             half_dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, half, row,
-                          g * element_bytes(type), query + g, stride, sum);
+                          g * element_bytes(type), query + g * num_heads, sum);
         prefetch_for_constant(next, num_tokens / 2 * PREFETCH_LINE_BYTES);
     }
     for (; d < head_dim; d += PAGEATTN_LANES) {
         const int64_t n = head_dim - d < PAGEATTN_LANES ? head_dim - d : PAGEATTN_LANES;
-        half_dot_step(type, num_tokens, num_heads, n, half, row, d * element_bytes(type), query + d,
-                      stride, sum);
+        half_dot_step(type, num_tokens, num_heads, n, half, row, d * element_bytes(type),
+                      query + d * num_heads, sum);
         for (int t = 0; t < num_tokens && half == 0; t++)
             prefetch_for(next, n * element_bytes(type));
     }

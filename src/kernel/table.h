@@ -12,9 +12,10 @@
     {                                                                                              \
         attend_leaf(PAGEATTN_##NAME, leaf, state);                                                 \
     }                                                                                              \
-    static void scale_query_##name(const void *row, int64_t head_dim, float scale, float *scaled)  \
+    static void scale_query_##name(const void *row, int64_t head_dim, float scale, int64_t head,   \
+                                   int64_t num_heads, float *query)                                \
     {                                                                                              \
-        scale_query(PAGEATTN_##NAME, row, head_dim, scale, scaled);                                \
+        scale_query(PAGEATTN_##NAME, row, head_dim, scale, head, num_heads, query);                \
     }                                                                                              \
     static void finish_row_##name(const float *o, float max, float sum, int64_t value_head_dim,    \
                                   void *row, float *lse)                                           \
