@@ -52,6 +52,7 @@ typedef struct vocabulary {
     /* `count`, a multiple of 16, elements of operands[0] to [3], all of which must be readable. */
     void (*operation[NUM_OPERATIONS])(const float *const operands[4], float *result, int64_t count);
     void (*load[NUM_TYPES])(const void *p, float result[16]);
+    void (*load_two_bf16)(const void *p, float result[32]);
     void (*load_first[NUM_TYPES])(const void *p, int64_t n, float result[16]);
     void (*store_first[NUM_TYPES])(void *p, const float x[16], int64_t n);
 } vocabulary;

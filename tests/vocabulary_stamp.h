@@ -39,6 +39,14 @@ VOCABULARY_OPERATIONS(OPERATION)
 VOCABULARY_TYPES(TYPE)
 #undef TYPE
 
+static void load_two_bf16(const void *p, float result[32])
+{
+    lanes first, second;
+    lanes_load_two_bf16(p, &first, &second);
+    lanes_store_f32(result, first);
+    lanes_store_f32(result + 16, second);
+}
+
 const vocabulary VOCABULARY = {
 #define OPERATION(name, expression) .operation[OPERATION_##name] = operation_##name,
     VOCABULARY_OPERATIONS(OPERATION)
@@ -48,4 +56,5 @@ const vocabulary VOCABULARY = {
     .store_first[TYPE_##type] = store_first_##type,
         VOCABULARY_TYPES(TYPE)
 #undef TYPE
+            .load_two_bf16 = load_two_bf16,
 };

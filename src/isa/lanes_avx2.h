@@ -56,6 +56,12 @@ static inline lanes lanes_load_bf16(const void *p)
     return LANES_OF(lanes_widen_bf16(halves), lanes_widen_bf16(halves + 1));
 }
 
+static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *second)
+{
+    *first = lanes_load_bf16(p);
+    *second = lanes_load_bf16((const char *)p + 32);
+}
+
 static inline lanes lanes_load_f16(const void *p)
 {
     const __m128i *halves = p;

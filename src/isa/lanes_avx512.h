@@ -39,12 +39,25 @@ static inline lanes lanes_load_f32(const void *p)
     return _mm512_loadu_ps(p);
 }
 
+/* Elements first to first + 15 of 32, as the upper halves of lanes whose lower halves are zero. */
+static inline lanes lanes_pick_bf16(__m512i halves, int first)
+{
+    const __m512i from_0 = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7,
+                                            0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+    const __m512i from_first = _mm512_add_epi16(from_0, _mm512_set1_epi16((int16_t)first));
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, from_first, halves));
+}
+
 static inline lanes lanes_load_bf16(const void *p)
 {
-    const __m512i idx = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0,
-                                         6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
-    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(
-        0xaaaaaaaa, idx, _mm512_castsi256_si512(_mm256_loadu_si256(p))));
+    return lanes_pick_bf16(_mm512_castsi256_si512(_mm256_loadu_si256(p)), 0);
+}
+
+static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *second)
+{
+    const __m512i halves = _mm512_loadu_si512(p);
+    *first = lanes_pick_bf16(halves, 0);
+    *second = lanes_pick_bf16(halves, 16);
 }
 
 static inline lanes lanes_load_f16(const void *p)

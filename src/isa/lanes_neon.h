@@ -62,6 +62,12 @@ static inline lanes lanes_load_bf16(const void *p)
                     vreinterpretq_f32_u16(vzip2q_u16(zero, second)));
 }
 
+static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *second)
+{
+    *first = lanes_load_bf16(p);
+    *second = lanes_load_bf16((const char *)p + 32);
+}
+
 static inline lanes lanes_load_f16(const void *p)
 {
     const float16x8_t first = vreinterpretq_f16_u16(vld1q_u16(p));

@@ -100,6 +100,13 @@ static inline lanes lanes_load_bf16(const void *p)
     return lanes_load_first_bf16(p, 16);
 }
 
+/* 32 elements, a cache line's worth. */
+static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *second)
+{
+    *first = lanes_load_bf16(p);
+    *second = lanes_load_bf16((const char *)p + 32);
+}
+
 static inline lanes lanes_load_f16(const void *p)
 {
     return lanes_load_first_f16(p, 16);

@@ -48,6 +48,27 @@ KERNEL_INLINE lanes load_group(pageattn_type type, const void *p)
     }
 }
 
+/* The lane groups of a cache line's worth of elements: line_groups of them, at most
+ * LINE_MAX_GROUPS. */
+#define LINE_BYTES 64
+#define LINE_MAX_GROUPS 2
+
+KERNEL_INLINE int line_groups(pageattn_type type)
+{
+    return (int)(LINE_BYTES / (PAGEATTN_LANES * element_bytes(type)));
+}
+
+KERNEL_INLINE void load_line(pageattn_type type, const void *p, lanes group[])
+{
+    if (type == PAGEATTN_BF16) {
+        lanes_load_two_bf16(p, &group[0], &group[1]);
+        return;
+    }
+    KERNEL_UNROLL
+    for (int g = 0; g < line_groups(type); g++)
+        group[g] = load_group(type, (const char *)p + g * PAGEATTN_LANES * element_bytes(type));
+}
+
 /* The first n elements, 1 <= n <= 16, and zeros. */
 KERNEL_INLINE lanes load_first(pageattn_type type, const void *p, int64_t n)
 {

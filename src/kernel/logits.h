@@ -23,11 +23,33 @@ typedef struct logits_block {
     const float *query; /* of the tile */
 } logits_block;
 
-/* The next lane group of the rows meets that of the query; `n` < 16 at the end of a row. The tile
- * has read paid_bytes of the same lines before. */
+/* The next line of the rows meets the query. */
+KERNEL_INLINE void dot_line(pageattn_type type, int num_tokens, int num_heads,
+                            const char *const row[], int64_t offset_bytes, const float *query,
+                            prefetcher *next, lanes sum[][LANES_KEY_HEADS])
+{
+    KERNEL_UNROLL
+    for (int t = 0; t < num_tokens; t++) {
+        lanes key[LINE_MAX_GROUPS];
+        load_line(type, row[t] + offset_bytes, key);
+        KERNEL_UNROLL
+        for (int g = 0; g < line_groups(type); g++) {
+            KERNEL_UNROLL
+            for (int h = 0; h < num_heads; h++)
+                sum[t][h] = lanes_fma(lanes_load_f32(query + (g * num_heads + h) * PAGEATTN_LANES),
+                                      key[g], sum[t][h]);
+        }
+        if (prefetches_singly(num_heads))
+            prefetch_for_constant(next, PREFETCH_LINE_BYTES);
+    }
+    if (!prefetches_singly(num_heads))
+        prefetch_for_constant(next, num_tokens * PREFETCH_LINE_BYTES);
+}
+
+/* The next lane group, where less than a line is left; `n` < 16 at the end of a row. */
 KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                             const char *const row[], int64_t offset_bytes, const float *query,
-                            int64_t paid_bytes, prefetcher *next, lanes sum[][LANES_KEY_HEADS])
+                            prefetcher *next, lanes sum[][LANES_KEY_HEADS])
 {
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {
@@ -40,7 +62,7 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
         if (n < PAGEATTN_LANES)
             prefetch_for(next, n * element_bytes(type));
         else if (prefetches_singly(num_heads))
-            prefetch_for_part(next, paid_bytes + t * PAGEATTN_LANES * element_bytes(type),
+            prefetch_for_part(next, t * PAGEATTN_LANES * element_bytes(type),
                               PAGEATTN_LANES * element_bytes(type));
     }
 }
@@ -65,25 +87,18 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
             sum[t][h] = lanes_zero();
     }
     int64_t d = 0;
-    for (; d + line <= head_dim; d += line) {
-        const int64_t offset_bytes = d * element_bytes(type);
-        KERNEL_UNROLL
-        for (int64_t g = 0; g < line; g += PAGEATTN_LANES)
-            dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row,
-                     offset_bytes + g * element_bytes(type), query + (d + g) * num_heads,
-                     num_tokens * g * element_bytes(type), &next, sum);
-        if (!prefetches_singly(num_heads))
-            prefetch_for_constant(&next, num_tokens * PREFETCH_LINE_BYTES);
-    }
+    for (; d + line <= head_dim; d += line)
+        dot_line(type, num_tokens, num_heads, row, d * element_bytes(type), query + d * num_heads,
+                 &next, sum);
     for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES) {
         dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),
-                 query + d * num_heads, 0, &next, sum);
+                 query + d * num_heads, &next, sum);
         if (!prefetches_singly(num_heads))
             prefetch_for_constant(&next, num_tokens * PAGEATTN_LANES * element_bytes(type));
     }
     if (tail > 0)
         dot_step(type, num_tokens, num_heads, tail, row, d * element_bytes(type),
-                 query + d * num_heads, 0, &next, sum);
+                 query + d * num_heads, &next, sum);
     *block->next = next;
     KERNEL_UNROLL
     for (int t = 0; t < num_tokens; t++) {

@@ -10,7 +10,7 @@
 
 #include "elements.h"
 
-#define PREFETCH_LINE_BYTES 64
+#define PREFETCH_LINE_BYTES LINE_BYTES
 
 /*
  * Where in the stream the next line to prefetch lies. It moves through the rows in order and line

@@ -37,10 +37,15 @@ KERNEL_INLINE void load_values(pageattn_type type, int num_heads, int num_groups
                                const char *row, prefetcher *next, lanes value[])
 {
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
+    const int together = num_groups % line_groups(type) == 0 ? line_groups(type) : 1;
     KERNEL_UNROLL
     for (int g = 0; g < num_groups; g++) {
-        value[g] = tail == PAGEATTN_LANES ? load_group(type, row + g * group_bytes)
-                                          : load_first(type, row + g * group_bytes, tail);
+        if (tail < PAGEATTN_LANES)
+            value[g] = load_first(type, row + g * group_bytes, tail);
+        else if (together == 1)
+            value[g] = load_group(type, row + g * group_bytes);
+        else if (g % together == 0)
+            load_line(type, row + g * group_bytes, value + g);
         if (prefetches_singly(num_heads) || tail < PAGEATTN_LANES)
             prefetch_for(next, tail * element_bytes(type));
     }
