@@ -123,17 +123,11 @@ KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
 }
 
 /* For some of the bytes that a step reads, whose sizes and number are constants: `before` of them
- * were paid already. Counting them is work where a lane group is several registers, and needless as
- * long as steps read whole lines. */
+ * were paid already. Steps read whole lines, but for the last of a row or leaf. */
 KERNEL_INLINE void prefetch_for_part(prefetcher *next, int64_t before, int64_t bytes)
 {
-#ifdef LANES_FEW_REGISTERS
     const int64_t lines = (before + bytes) / PREFETCH_LINE_BYTES - before / PREFETCH_LINE_BYTES;
     prefetch_for_constant(next, lines * PREFETCH_LINE_BYTES);
-#else
-    (void)before;
-    prefetch_for(next, bytes);
-#endif
 }
 
 /* How often prefetches are made. Prefetches wait for one another in bursts: where nothing but

@@ -17,6 +17,7 @@
 
 #define VALUES_TOKENS 32
 #define VALUES_MAX_GROUPS 8 /* in a tile */
+#define VALUES_LINES_AT_ONCE 4
 
 /* What the tiles of some tokens share. */
 typedef struct values_block {
@@ -32,29 +33,84 @@ typedef struct values_block {
 #ifdef LANES_FEW_REGISTERS
 #include "values_by_groups.h"
 #else
-/* `tail` elements of the last lane group count; 16 for a whole one. */
+/* `tail` elements of the last lane group count; 16 for a whole one. The step has read paid_bytes of
+ * the same lines before. */
 KERNEL_INLINE void load_values(pageattn_type type, int num_heads, int num_groups, int64_t tail,
-                               const char *row, prefetcher *next, lanes value[])
+                               const char *row, int64_t paid_bytes, prefetcher *next, lanes value[])
 {
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
-    const int together = num_groups % line_groups(type) == 0 ? line_groups(type) : 1;
+    const int by_lines = num_groups % line_groups(type) == 0;
     KERNEL_UNROLL
     for (int g = 0; g < num_groups; g++) {
+        const char *elements = row + g * group_bytes;
         if (tail < PAGEATTN_LANES)
-            value[g] = load_first(type, row + g * group_bytes, tail);
-        else if (together == 1)
-            value[g] = load_group(type, row + g * group_bytes);
-        else if (g % together == 0)
-            load_line(type, row + g * group_bytes, value + g);
-        if (prefetches_singly(num_heads) || tail < PAGEATTN_LANES)
+            value[g] = load_first(type, elements, tail);
+        else if (!by_lines)
+            value[g] = load_group(type, elements);
+        else if (g % line_groups(type) == 0)
+            load_line(type, elements, value + g);
+        if (tail < PAGEATTN_LANES)
             prefetch_for(next, tail * element_bytes(type));
+        else if (prefetches_singly(num_heads))
+            prefetch_for_part(next, paid_bytes + g * group_bytes, group_bytes);
     }
-    if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
-        prefetch_for_constant(next, num_groups * group_bytes);
+}
+
+KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, int64_t tail,
+                             const char *row, const float *weights, int64_t paid_bytes,
+                             prefetcher *next, lanes sum[][VALUES_MAX_GROUPS])
+{
+    lanes value[VALUES_MAX_GROUPS];
+    load_values(type, num_heads, num_groups, tail, row, paid_bytes, next, value);
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        const lanes weight = lanes_all(weights[h * PAGEATTN_LEAF_TOKENS]);
+        KERNEL_UNROLL
+        for (int g = 0; g < num_groups; g++)
+            sum[h][g] = lanes_fma(weight, value[g], sum[h][g]);
+    }
 }
 #endif
 
-/* The same `tail`. */
+/* Pays for what one or two tokens of a step read, at once if these are a few lines. */
+KERNEL_INLINE void prefetch_for_tokens(int num_heads, int64_t token_bytes, int num_tokens,
+                                       prefetcher *next)
+{
+    const int together = num_tokens * token_bytes <= VALUES_LINES_AT_ONCE * PREFETCH_LINE_BYTES;
+    if (prefetches_singly(num_heads))
+        return;
+    prefetch_for_constant(next, together ? num_tokens * token_bytes : token_bytes);
+    if (!together && num_tokens == 2)
+        prefetch_for_constant(next, token_bytes);
+}
+
+/* All tokens of a block, at `offset` of their rows: two at a time, which halves what it takes to go
+ * from one to the next. What a last token alone reads less than a whole line is never paid: only a
+ * leaf's end has one, and the next leaf starts a prefetcher of its own. At several heads,
+ * prefetches in front of a step do better than one after each line that is read
+ * (docs/performance.md). */
+KERNEL_INLINE void add_tokens(pageattn_type type, int num_heads, int num_groups, int64_t tail,
+                              const values_block *block, int64_t offset, prefetcher *next,
+                              lanes sum[][VALUES_MAX_GROUPS])
+{
+    const int64_t token_bytes = num_groups * PAGEATTN_LANES * element_bytes(type);
+    int64_t t = 0;
+    for (; t + 2 <= block->num_tokens; t += 2) {
+        if (tail == PAGEATTN_LANES)
+            prefetch_for_tokens(num_heads, token_bytes, 2, next);
+        KERNEL_UNROLL
+        for (int i = 0; i < 2; i++)
+            add_token(type, num_heads, num_groups, tail, block->rows[t + i] + offset,
+                      block->weights + t + i, i * token_bytes, next, sum);
+    }
+    if (t == block->num_tokens)
+        return;
+    if (tail == PAGEATTN_LANES)
+        prefetch_for_tokens(num_heads, token_bytes, 1, next);
+    add_token(type, num_heads, num_groups, tail, block->rows[t] + offset, block->weights + t, 0,
+              next, sum);
+}
+
 KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int64_t tail,
                                const values_block *block, int64_t column)
 {
@@ -69,21 +125,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
         for (int g = 0; g < num_groups; g++)
             sum[h][g] = block->from_zero ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES * g);
     }
-#ifdef LANES_FEW_REGISTERS
     add_tokens(type, num_heads, num_groups, tail, block, offset, &next, sum);
-#else
-    for (int64_t t = 0; t < block->num_tokens; t++) {
-        lanes value[VALUES_MAX_GROUPS];
-        load_values(type, num_heads, num_groups, tail, block->rows[t] + offset, &next, value);
-        KERNEL_UNROLL
-        for (int h = 0; h < num_heads; h++) {
-            const lanes weight = lanes_all(block->weights[h * PAGEATTN_LEAF_TOKENS + t]);
-            KERNEL_UNROLL
-            for (int g = 0; g < num_groups; g++)
-                sum[h][g] = lanes_fma(weight, value[g], sum[h][g]);
-        }
-    }
-#endif
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         float *o = block->o + h * block->o_stride + column;
