@@ -14,7 +14,7 @@ KERNEL_INLINE void attend_leaf(pageattn_type type, const pageattn_leaf *leaf, fl
 
     leaf_logits(type, leaf);
     for (int64_t h = 0; h < leaf->num_heads; h++)
-        softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h, NULL);
+        softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h);
     leaf_values(type, leaf, leaf->rows + num_key_rows(leaf), state);
 }
 

@@ -145,18 +145,28 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 
 /* ---- weights ---- */
 
-/* Replaces one head's weights by their roundings, as bf16 from the start of the array on, and the
- * sum by theirs: a weight that counts in o as its rounding must count so in l, or the weights
- * would no longer add up to 1. No weight is subnormal, and none outside [begin, end) but +0. */
-KERNEL_INLINE void round_weights(const pageattn_leaf *leaf, float *weights, float *sum)
+#define SOFTMAX_PREFETCHES 2 /* beside each lane group of weights */
+
+/* As softmax_of_head, but the weights are rounded to bf16, and lie so from the start of the array
+ * on: never ahead of the logits. A weight that counts in o as its rounding must count so in l, or
+ * the weights would no longer add up to 1. None is subnormal, and none outside [begin, end) but +0.
+ *
+ * Logits and values take so little time here that this would leave the memory idle, so it makes
+ * prefetches, too. */
+KERNEL_INLINE void rounded_softmax_of_head(const pageattn_leaf *leaf, float *logits, float *max,
+                                           float *sum, prefetcher *next)
 {
     const int64_t last = pageattn_padded(leaf->end);
-    uint16_t *rounded = (uint16_t *)(void *)weights;
+    uint16_t *rounded = (uint16_t *)(void *)logits;
+
+    *max = mask_logits(leaf, logits);
+    const lanes shift = lanes_all(finite_shift(*max));
     lanes sum_lanes = lanes_zero();
     for (int64_t t = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES; t < last; t += PAGEATTN_LANES) {
-        const lanes weight = lanes_canonical_nan(lanes_load_f32(weights + t));
-        lanes_store_first_bf16(rounded + t, weight, PAGEATTN_LANES); /* never ahead of the load */
-        sum_lanes = lanes_add(sum_lanes, lanes_load_bf16(rounded + t));
+        const lanes weight = lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift));
+        sum_lanes = lanes_add(sum_lanes, pairs_store_rounded(rounded + t, weight));
+        for (int i = 0; i < SOFTMAX_PREFETCHES; i++)
+            prefetch_line(next);
     }
     *sum = sum_of_lanes(sum_lanes);
 }
@@ -353,8 +363,7 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const
 
 /* ---- the leaf ---- */
 
-/* Logits and values take so little time here that the softmax's would leave the memory idle: it
- * makes prefetches, too, and those beside the values end so much earlier. */
+/* The prefetches that the softmax makes are those beside the values, which end so much earlier. */
 static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
 {
     float *max = pageattn_state_max(state, leaf->num_heads, leaf->value_head_dim);
@@ -365,11 +374,9 @@ static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
     next.last = next.row + (leaf->end - leaf->begin) - 1;
 
     pair_leaf_logits(leaf);
-    for (int64_t h = 0; h < leaf->num_heads; h++) {
-        float *logits = leaf->logits + h * PAGEATTN_LEAF_TOKENS;
-        softmax_of_head(leaf, logits, max + h, sum + h, &next);
-        round_weights(leaf, logits, sum + h);
-    }
+    for (int64_t h = 0; h < leaf->num_heads; h++)
+        rounded_softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h,
+                                &next);
     pair_leaf_values(leaf, value_rows, &next, state);
 }
 

@@ -10,10 +10,7 @@
 
 #include "elements.h"
 #include "exp.h"
-#include "prefetch.h"
 #include "tanh.h"
-
-#define SOFTMAX_PREFETCHES 2
 
 /* A leaf that holds nothing but logits of -infinity shifts by 0, so that its weights are exp(-inf)
  * = 0 and not exp(-inf + inf) = NaN: another leaf of the sequence may well have finite logits. */
@@ -38,10 +35,8 @@ KERNEL_INLINE void cap_logits(float *logits, int64_t begin, int64_t end, float c
     }
 }
 
-/* Replaces one head's logits by their weights. Beside each lane group of them SOFTMAX_PREFETCHES
- * lines are asked for, unless `next` is NULL. */
-KERNEL_INLINE void softmax_of_head(const pageattn_leaf *leaf, float *logits, float *max, float *sum,
-                                   prefetcher *next)
+/* What comes before the weights: the soft cap and the masks. Returns the maximum. */
+KERNEL_INLINE float mask_logits(const pageattn_leaf *leaf, float *logits)
 {
     const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t last = pageattn_padded(leaf->end);
@@ -58,16 +53,22 @@ KERNEL_INLINE void softmax_of_head(const pageattn_leaf *leaf, float *logits, flo
     lanes max_lanes = lanes_all(-INFINITY);
     for (int64_t t = first; t < last; t += PAGEATTN_LANES)
         max_lanes = lanes_max(max_lanes, lanes_load_f32(logits + t));
-    *max = lanes_reduce_max(max_lanes);
+    return lanes_reduce_max(max_lanes);
+}
 
+/* Replaces one head's logits by their weights. */
+KERNEL_INLINE void softmax_of_head(const pageattn_leaf *leaf, float *logits, float *max, float *sum)
+{
+    const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
+    const int64_t last = pageattn_padded(leaf->end);
+
+    *max = mask_logits(leaf, logits);
     const lanes shift = lanes_all(finite_shift(*max));
     lanes sum_lanes = lanes_zero();
     for (int64_t t = first; t < last; t += PAGEATTN_LANES) {
         const lanes weight = lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift));
         lanes_store_f32(logits + t, weight);
         sum_lanes = lanes_add(sum_lanes, weight);
-        for (int i = 0; i < SOFTMAX_PREFETCHES && next != NULL; i++)
-            prefetch_line(next);
     }
     *sum = sum_of_lanes(sum_lanes);
 }
