@@ -57,7 +57,7 @@ KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row
             prefetch_for(next, n * BF16_BYTES);
     }
     if (!prefetches_singly(num_heads) && n == PAIR_ELEMENTS)
-        prefetch_for_constant(next, 4 * PREFETCH_LINE_BYTES);
+        prefetch_for_constant(next, 4 * LINE_BYTES);
 }
 
 /* Lane sums of tokens first, first + 4, ... of the block, four in all. */
@@ -191,20 +191,6 @@ typedef struct pair_values_block {
 #define PAIR_MAX_CHUNKS 4 /* in a tile */
 #define PAIR_WEIGHTS_STRIDE (2 * PAGEATTN_LEAF_TOKENS)
 
-/* Pays for the chunks of some tokens: for a few lines at once, which most often lie in one row. */
-KERNEL_INLINE void pair_prefetch(int num_chunks, int64_t tail, int num_tokens, prefetcher *next)
-{
-    const int64_t token_bytes = num_chunks * PAIR_ELEMENTS * BF16_BYTES;
-    const int together = num_chunks < PAIR_MAX_CHUNKS ? num_tokens : 1;
-    KERNEL_UNROLL
-    for (int token = 0; token < num_tokens; token += together) {
-        if (tail == PAIR_ELEMENTS)
-            prefetch_for_constant(next, together * token_bytes);
-        else
-            prefetch_for(next, together * tail * BF16_BYTES);
-    }
-}
-
 /* Adds tokens t and t + 1; `tail` elements of each chunk count. */
 KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
                                     const pair_values_block *block, int64_t t, int has_even,
@@ -214,7 +200,10 @@ KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
     pairs low[PAIR_MAX_CHUNKS], high[PAIR_MAX_CHUNKS];
     const int64_t chunk_bytes = PAIR_ELEMENTS * BF16_BYTES;
     const char *const *row = block->rows + (t - block->begin);
-    pair_prefetch(num_chunks, tail, has_even + has_odd, next);
+    if (tail == PAIR_ELEMENTS)
+        prefetch_for_tokens(next, has_even + has_odd, num_chunks * chunk_bytes);
+    for (int token = 0; token < has_even + has_odd && tail < PAIR_ELEMENTS; token++)
+        prefetch_for(next, tail * BF16_BYTES);
     KERNEL_UNROLL
     for (int c = 0; c < num_chunks; c++) {
         const int64_t at = offset + c * chunk_bytes;

@@ -40,10 +40,10 @@ KERNEL_INLINE void dot_line(pageattn_type type, int num_tokens, int num_heads,
                                       key[g], sum[t][h]);
         }
         if (prefetches_singly(num_heads))
-            prefetch_for_constant(next, PREFETCH_LINE_BYTES);
+            prefetch_for_constant(next, LINE_BYTES);
     }
     if (!prefetches_singly(num_heads))
-        prefetch_for_constant(next, num_tokens * PREFETCH_LINE_BYTES);
+        prefetch_for_constant(next, num_tokens * LINE_BYTES);
 }
 
 /* The next lane group, where less than a line is left; `n` < 16 at the end of a row. */
@@ -71,7 +71,7 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
 KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads,
                             const logits_block *block, int first, lanes acc[][LANES_KEY_HEADS])
 {
-    const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
+    const int64_t line = LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
     const int64_t tail = head_dim % PAGEATTN_LANES; /* elements of the last lane group */
     const float *query = block->query;

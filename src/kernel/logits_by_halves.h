@@ -44,7 +44,7 @@ KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_hea
                                  const logits_block *block, int first, int half, prefetcher *next,
                                  block_sums *sums)
 {
-    const int64_t line = PREFETCH_LINE_BYTES / element_bytes(type); /* elements */
+    const int64_t line = LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
     const float *query = block->query;
     const char *row[4];
@@ -63,7 +63,7 @@ KERNEL_INLINE void dot_half_tile(pageattn_type type, int num_tokens, int num_hea
         for (int64_t g = d; g < d + line; g += PAGEATTN_LANES)
             half_dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, half, row,
                           g * element_bytes(type), query + g * num_heads, sum);
-        prefetch_for_constant(next, num_tokens / 2 * PREFETCH_LINE_BYTES);
+        prefetch_for_constant(next, num_tokens / 2 * LINE_BYTES);
     }
     for (; d < head_dim; d += PAGEATTN_LANES) {
         const int64_t n = head_dim - d < PAGEATTN_LANES ? head_dim - d : PAGEATTN_LANES;

@@ -10,8 +10,6 @@
 
 #include "elements.h"
 
-#define PREFETCH_LINE_BYTES LINE_BYTES
-
 /*
  * Where in the stream the next line to prefetch lies. It moves through the rows in order and line
  * by line, whatever order they are read in: within a page that is the order that the hardware's
@@ -56,7 +54,7 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
 KERNEL_INLINE void prefetch_line(prefetcher *next)
 {
     __builtin_prefetch(next->line, 0, 2);
-    next->line += PREFETCH_LINE_BYTES;
+    next->line += LINE_BYTES;
     if (next->line >= next->end)
         prefetcher_leave_row(next);
 }
@@ -64,26 +62,27 @@ KERNEL_INLINE void prefetch_line(prefetcher *next)
 /* A constant number of lines, which most often lie in one row; says if they do not. */
 KERNEL_INLINE int prefetch_lines_of_row(prefetcher *next, int64_t num_lines)
 {
-    const char *after = next->line + num_lines * PREFETCH_LINE_BYTES;
+    const char *after = next->line + num_lines * LINE_BYTES;
     if (after > next->end)
         return 0;
     KERNEL_UNROLL
     for (int64_t i = 0; i < num_lines; i++)
-        __builtin_prefetch(next->line + i * PREFETCH_LINE_BYTES, 0, 2);
+        __builtin_prefetch(next->line + i * LINE_BYTES, 0, 2);
     next->line = after;
     if (after == next->end)
         prefetcher_leave_row(next);
     return 1;
 }
 
+/* Several, a constant number. Rows of two lines, 64 of bf16 or f16, are common, too. */
 KERNEL_INLINE void prefetch_lines(prefetcher *next, int64_t num_lines)
 {
     int64_t done = 0;
-    if (num_lines > 1 && prefetch_lines_of_row(next, num_lines))
+    if (prefetch_lines_of_row(next, num_lines))
         return;
     if (num_lines % 4 == 0)
-        for (; done < num_lines && prefetch_lines_of_row(next, 2); done += 2)
-            ;
+        while (done < num_lines && prefetch_lines_of_row(next, 2))
+            done += 2;
     for (; done < num_lines; done++)
         prefetch_line(next);
 }
@@ -94,40 +93,52 @@ KERNEL_INLINE void prefetch_lines(prefetcher *next, int64_t num_lines)
 KERNEL_INLINE void prefetch_for(prefetcher *next, int64_t bytes)
 {
     next->unpaid_bytes += bytes;
-    if (next->unpaid_bytes >= PREFETCH_LINE_BYTES * next->num_tiles) {
-        next->unpaid_bytes -= PREFETCH_LINE_BYTES * next->num_tiles;
+    if (next->unpaid_bytes >= LINE_BYTES * next->num_tiles) {
+        next->unpaid_bytes -= LINE_BYTES * next->num_tiles;
         prefetch_line(next);
     }
 }
 
-/* The same for a constant number of bytes, several lines perhaps: these are paid together, and
- * asked for together as soon as the price of all is there. */
+/* The same for a constant number of bytes. If they are several lines, these are asked for together,
+ * as soon as the price of all is there: counting each by itself takes more instructions than a
+ * step's multiply-adds. */
 KERNEL_INLINE void prefetch_for_constant(prefetcher *next, int64_t bytes)
 {
-    const int64_t lines = bytes / PREFETCH_LINE_BYTES;
+    const int64_t lines = bytes / LINE_BYTES;
     if (lines == 1) {
         if (next->num_tiles == 1)
             prefetch_line(next);
         else
-            prefetch_for(next, PREFETCH_LINE_BYTES);
+            prefetch_for(next, LINE_BYTES);
     } else if (lines > 1) {
-        const int64_t price = lines * PREFETCH_LINE_BYTES * next->num_tiles;
-        next->unpaid_bytes += lines * PREFETCH_LINE_BYTES;
+        const int64_t price = lines * LINE_BYTES * next->num_tiles;
+        next->unpaid_bytes += lines * LINE_BYTES;
         if (next->unpaid_bytes >= price) {
             next->unpaid_bytes -= price;
             prefetch_lines(next, lines);
         }
     }
-    if (bytes % PREFETCH_LINE_BYTES != 0)
-        prefetch_for(next, bytes % PREFETCH_LINE_BYTES);
+    if (bytes % LINE_BYTES != 0)
+        prefetch_for(next, bytes % LINE_BYTES);
 }
 
 /* For some of the bytes that a step reads, whose sizes and number are constants: `before` of them
  * were paid already. Steps read whole lines, but for the last of a row or leaf. */
 KERNEL_INLINE void prefetch_for_part(prefetcher *next, int64_t before, int64_t bytes)
 {
-    const int64_t lines = (before + bytes) / PREFETCH_LINE_BYTES - before / PREFETCH_LINE_BYTES;
-    prefetch_for_constant(next, lines * PREFETCH_LINE_BYTES);
+    const int64_t lines = (before + bytes) / LINE_BYTES - before / LINE_BYTES;
+    prefetch_for_constant(next, lines * LINE_BYTES);
+}
+
+#define PREFETCH_LINES_AT_ONCE 4
+
+/* For `bytes` of each of one or two tokens, at once if these are a few lines. */
+KERNEL_INLINE void prefetch_for_tokens(prefetcher *next, int num_tokens, int64_t bytes)
+{
+    const int together = num_tokens * bytes <= PREFETCH_LINES_AT_ONCE * LINE_BYTES;
+    prefetch_for_constant(next, together ? num_tokens * bytes : bytes);
+    if (!together && num_tokens == 2)
+        prefetch_for_constant(next, bytes);
 }
 
 /* How often prefetches are made. Prefetches wait for one another in bursts: where nothing but

@@ -17,7 +17,6 @@
 
 #define VALUES_TOKENS 32
 #define VALUES_MAX_GROUPS 8 /* in a tile */
-#define VALUES_LINES_AT_ONCE 4
 
 /* What the tiles of some tokens share. */
 typedef struct values_block {
@@ -72,18 +71,6 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
 }
 #endif
 
-/* Pays for what one or two tokens of a step read, at once if these are a few lines. */
-KERNEL_INLINE void prefetch_for_tokens(int num_heads, int64_t token_bytes, int num_tokens,
-                                       prefetcher *next)
-{
-    const int together = num_tokens * token_bytes <= VALUES_LINES_AT_ONCE * PREFETCH_LINE_BYTES;
-    if (prefetches_singly(num_heads))
-        return;
-    prefetch_for_constant(next, together ? num_tokens * token_bytes : token_bytes);
-    if (!together && num_tokens == 2)
-        prefetch_for_constant(next, token_bytes);
-}
-
 /* All tokens of a block, at `offset` of their rows: two at a time, which halves what it takes to go
  * from one to the next. What a last token alone reads less than a whole line is never paid: only a
  * leaf's end has one, and the next leaf starts a prefetcher of its own. At several heads,
@@ -96,8 +83,8 @@ KERNEL_INLINE void add_tokens(pageattn_type type, int num_heads, int num_groups,
     const int64_t token_bytes = num_groups * PAGEATTN_LANES * element_bytes(type);
     int64_t t = 0;
     for (; t + 2 <= block->num_tokens; t += 2) {
-        if (tail == PAGEATTN_LANES)
-            prefetch_for_tokens(num_heads, token_bytes, 2, next);
+        if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
+            prefetch_for_tokens(next, 2, token_bytes);
         KERNEL_UNROLL
         for (int i = 0; i < 2; i++)
             add_token(type, num_heads, num_groups, tail, block->rows[t + i] + offset,
@@ -105,8 +92,8 @@ KERNEL_INLINE void add_tokens(pageattn_type type, int num_heads, int num_groups,
     }
     if (t == block->num_tokens)
         return;
-    if (tail == PAGEATTN_LANES)
-        prefetch_for_tokens(num_heads, token_bytes, 1, next);
+    if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
+        prefetch_for_tokens(next, 1, token_bytes);
     add_token(type, num_heads, num_groups, tail, block->rows[t] + offset, block->weights + t, 0,
               next, sum);
 }
