@@ -56,8 +56,9 @@ static inline float *pageattn_state_sum(float *state, int64_t num_heads, int64_t
  *
  * `rows` is the stream in which memory is read: the keys of tokens begin rounded down to whole lane
  * groups up to end rounded up (those outside [begin, end) repeat an attended row), then the values
- * of [begin, end), then at least PAGEATTN_MAX_PREFETCH_ROWS rows that will be read after this leaf;
- * the last are prefetched only, never read, and one more, that is not even prefetched.
+ * of [begin, end), then as many that will be read after this leaf as pageattn_prefetch_rows says of
+ * a key's row or of a value's, whichever is more; these are prefetched only, never read. And one
+ * row more, that is not even prefetched.
  */
 typedef struct pageattn_leaf {
     const char *const *rows;
