@@ -29,47 +29,35 @@ typedef struct values_block {
     int from_zero; /* the first tokens of the leaf */
 } values_block;
 
-#ifdef LANES_FEW_REGISTERS
-#include "values_by_groups.h"
-#else
 /* `tail` elements of the last lane group count; 16 for a whole one. The step has read paid_bytes of
- * the same lines before. */
-KERNEL_INLINE void load_values(pageattn_type type, int num_heads, int num_groups, int64_t tail,
-                               const char *row, int64_t paid_bytes, prefetcher *next, lanes value[])
+ * the same lines before. Line by line, so that few values have to be held beside the sums. */
+KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, int64_t tail,
+                             const char *row, const float *weights, int64_t paid_bytes,
+                             prefetcher *next, lanes sum[][VALUES_MAX_GROUPS])
 {
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int by_lines = num_groups % line_groups(type) == 0;
+    lanes value[LINE_MAX_GROUPS];
     KERNEL_UNROLL
     for (int g = 0; g < num_groups; g++) {
+        const int i = by_lines ? g % line_groups(type) : 0;
         const char *elements = row + g * group_bytes;
         if (tail < PAGEATTN_LANES)
-            value[g] = load_first(type, elements, tail);
+            value[0] = load_first(type, elements, tail);
         else if (!by_lines)
-            value[g] = load_group(type, elements);
-        else if (g % line_groups(type) == 0)
-            load_line(type, elements, value + g);
+            value[0] = load_group(type, elements);
+        else if (i == 0)
+            load_line(type, elements, value);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            sum[h][g] =
+                lanes_fma(lanes_all(weights[h * PAGEATTN_LEAF_TOKENS]), value[i], sum[h][g]);
         if (tail < PAGEATTN_LANES)
             prefetch_for(next, tail * element_bytes(type));
         else if (prefetches_singly(num_heads))
             prefetch_for_part(next, paid_bytes + g * group_bytes, group_bytes);
     }
 }
-
-KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, int64_t tail,
-                             const char *row, const float *weights, int64_t paid_bytes,
-                             prefetcher *next, lanes sum[][VALUES_MAX_GROUPS])
-{
-    lanes value[VALUES_MAX_GROUPS];
-    load_values(type, num_heads, num_groups, tail, row, paid_bytes, next, value);
-    KERNEL_UNROLL
-    for (int h = 0; h < num_heads; h++) {
-        const lanes weight = lanes_all(weights[h * PAGEATTN_LEAF_TOKENS]);
-        KERNEL_UNROLL
-        for (int g = 0; g < num_groups; g++)
-            sum[h][g] = lanes_fma(weight, value[g], sum[h][g]);
-    }
-}
-#endif
 
 /* All tokens of a block, at `offset` of their rows: two at a time, which halves what it takes to go
  * from one to the next. What a last token alone reads less than a whole line is never paid: only a
