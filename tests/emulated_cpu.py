@@ -12,6 +12,7 @@ the program's, or 139 if it reads, writes or executes what it may not.
 
 --count prints on standard error how many instructions FUNCTION's first call took, with all that it called.
 """
+
 import ctypes
 import errno
 import mmap
@@ -22,7 +23,8 @@ import sys
 import time
 
 import bochscpu
-from bochscpu import _bochscpu, memory
+from bochscpu import _bochscpu
+from bochscpu import memory as physical_memory
 
 PAGE = 4096
 # Virtual addresses are physical ones. Below the program lie four levels of page tables, of which the last,
@@ -37,12 +39,15 @@ TABLE_ENTRY = PRESENT | WRITABLE | USER
 
 # What SYSCALL enters: WBINVD, which calls us; then CR3 anew, as page tables may have changed; back.
 SAVED_RAX = KERNEL + 0x100
-KERNEL_CODE = (
-    b"\x0f\x09"  # wbinvd
-    b"\x48\x89\x04\x25" + struct.pack("<i", SAVED_RAX) +  # mov [SAVED_RAX], rax
-    b"\x0f\x20\xd8\x0f\x22\xd8"  # mov rax, cr3; mov cr3, rax
-    b"\x48\x8b\x04\x25" + struct.pack("<i", SAVED_RAX) +  # mov rax, [SAVED_RAX]
-    b"\x48\x0f\x07"  # sysretq
+KERNEL_CODE = b"".join(
+    (
+        b"\x0f\x09",  # wbinvd
+        b"\x48\x89\x04\x25" + struct.pack("<i", SAVED_RAX),  # mov [SAVED_RAX], rax
+        b"\x0f\x20\xd8",  # mov rax, cr3
+        b"\x0f\x22\xd8",  # mov cr3, rax
+        b"\x48\x8b\x04\x25" + struct.pack("<i", SAVED_RAX),  # mov rax, [SAVED_RAX]
+        b"\x48\x0f\x07",  # sysretq
+    )
 )
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
@@ -89,7 +94,7 @@ class Memory:
     def provide(self, physical):
         """Called where the CPU comes to a page for the first time."""
         page = physical // PAGE * PAGE
-        memory.page_insert(page, self.host_address + page)
+        physical_memory.page_insert(page, self.host_address + page)
 
     def read(self, at, size):
         return self.bytes[at : at + size]
@@ -112,12 +117,12 @@ class Memory:
 class Program:
     """A static ELF executable, put into memory as Linux does it."""
 
-    def __init__(self, memory_, arguments, environment):
+    def __init__(self, memory, arguments, environment):
         with open(arguments[0], "rb") as file:
             self.image = file.read()
         if self.image[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<HH", self.image, 16) != (2, 62):
             fail(f"{arguments[0]} is not an executable of fixed address for x86-64; link it with -static")
-        self.memory = memory_
+        self.memory = memory
         (self.entry,) = struct.unpack_from("<Q", self.image, 24)
         self.load_segments()
         self.push_arguments(arguments, environment)
@@ -127,7 +132,7 @@ class Program:
         self.header_bytes, self.num_headers = struct.unpack_from("<HH", self.image, 54)
         self.break_begin = 0
         for i in range(self.num_headers):
-            kind, flags, offset, begin, _, file_bytes, bytes_, _ = struct.unpack_from(
+            kind, flags, offset, begin, _, file_bytes, size, _ = struct.unpack_from(
                 "<IIQQQQQQ", self.image, table + i * self.header_bytes
             )
             if kind != 1:  # PT_LOAD
@@ -135,8 +140,8 @@ class Program:
             self.memory.write(begin, self.image[offset : offset + file_bytes])
             # Of the flags of a segment, bit 0 is execute and bit 2 is read; of a protection the reverse.
             protection = (flags & 2) | (flags >> 2 & 1) | (flags & 1) << 2
-            self.memory.protect(begin, bytes_, protection)
-            end = (begin + bytes_ + PAGE - 1) // PAGE * PAGE
+            self.memory.protect(begin, size, protection)
+            end = (begin + size + PAGE - 1) // PAGE * PAGE
             self.break_begin = max(self.break_begin, end)
             if offset <= table < offset + file_bytes:
                 self.headers = begin + table - offset
@@ -166,8 +171,8 @@ class Program:
 class System:
     """What Linux does for the program, or refuses."""
 
-    def __init__(self, memory_, break_begin):
-        self.memory = memory_
+    def __init__(self, memory, break_begin):
+        self.memory = memory
         self.break_end = break_begin
         self.heap_end = HEAP
         self.calls = {
