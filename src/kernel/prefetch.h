@@ -66,10 +66,12 @@ KERNEL_INLINE int prefetch_lines_of_row(prefetcher *next, int64_t num_lines)
     if (after > next->end)
         return 0;
     KERNEL_UNROLL
-    for (int64_t i = 0; i < num_lines; i++)
-        __builtin_prefetch(next->line + i * LINE_BYTES, 0, 2);
-    next->line = after;
-    if (after == next->end)
+    for (int64_t i = 0; i < num_lines; i++) {
+        __builtin_prefetch(next->line, 0, 2);
+        next->line += LINE_BYTES;
+        KERNEL_OPAQUE(next->line); /* or gcc asks for them in another order */
+    }
+    if (next->line == next->end)
         prefetcher_leave_row(next);
     return 1;
 }
