@@ -2,17 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a program on a CPU with AVX-512 and BF16 where this machine has none.
 
-    emulated_cpu.py PROGRAM [ARGUMENT...]
-    emulated_cpu.py --count FUNCTION PROGRAM [ARGUMENT...]
+    emulated_cpu.py [--without PART] [--count FUNCTION] PROGRAM [ARGUMENT...]
 
 The CPU is Bochs' Sapphire Rapids, from the package bochscpu-python. PROGRAM is linked statically, for
 x86-64 Linux; what it asks of the system is answered here, as far as tests of the library need it: memory,
 output, one CPU, no threads, no files. It sees the environment's PAGEATTN_* variables. The exit status is
 the program's, or 139 if it reads, writes or executes what it may not.
 
+--without bf16 takes a Tiger Lake, which has AVX-512 and no BF16; --without zmm and --without ymm a system that
+does not save these registers, so that programs must not use them.
+
 --count prints on standard error how many instructions FUNCTION's first call took, with all that it called.
 """
 
+import argparse
 import ctypes
 import errno
 import mmap
@@ -49,6 +52,10 @@ KERNEL_CODE = b"".join(
         b"\x48\x0f\x07",  # sysretq
     )
 )
+
+# Extended control register 0, which says what the system saves: x87 and SSE, AVX, AVX-512.
+SAVES_ALL = 0xE7
+SAVES = {"zmm": 0x07, "ymm": 0x03}
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_ANONYMOUS, MAP_FIXED = 0x20, 0x10
@@ -263,7 +270,7 @@ class System:
 class Emulator:
     """The CPU, in 64-bit user mode from the program's entry on."""
 
-    def __init__(self, arguments, environment, counted_address):
+    def __init__(self, arguments, environment, saved_registers, counted_address):
         self.memory = Memory()
         program = Program(self.memory, arguments, environment)
         self.system = System(self.memory, program.break_begin)
@@ -271,7 +278,7 @@ class Emulator:
         self.num_instructions = 0
         self.session = bochscpu.Session()
         self.session.missing_page_handler = self.memory.provide
-        self.session.cpu.state = self.first_state(program)
+        self.session.cpu.state = self.first_state(program, saved_registers)
         self.system.cpu = self.session.cpu
         self.hook = bochscpu.Hook()
         self.hook.cache_cntrl = self.on_system_call
@@ -284,7 +291,7 @@ class Emulator:
             self.hook.ucnear_branch = self.on_branch
 
     @staticmethod
-    def first_state(program):
+    def first_state(program, saved_registers):
         def segment(selector, attributes):
             result = bochscpu.Segment()
             result.present, result.selector, result.attr = True, selector, attributes
@@ -296,7 +303,7 @@ class Emulator:
         state.cr3 = ROOT
         state.cr4 = 0x5_0620  # physical address extension, SSE, XSAVE, FSGSBASE
         state.efer = 0xD01  # long mode, SYSCALL, no-execute
-        state.xcr0 = 0xE7  # x87, SSE, AVX, AVX-512
+        state.xcr0 = saved_registers
         state.mxcsr, state.mxcsr_mask, state.fpcw, state.rflags = 0x1F80, 0xFFFF, 0x37F, 2
         state.star = 0x23 << 48 | 0x10 << 32
         state.lstar = KERNEL
@@ -368,17 +375,20 @@ def address_of(program, function):
 
 
 def main():
-    arguments = sys.argv[1:]
-    function = None
-    if arguments[:1] == ["--count"]:
-        function, arguments = (arguments + [None])[1], arguments[2:]
-    if not arguments:
-        fail("usage: emulated_cpu.py [--count FUNCTION] PROGRAM [ARGUMENT...]")
+    parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].strip())
+    parser.add_argument("--without", choices=["bf16", *SAVES])
+    parser.add_argument("--count", metavar="FUNCTION")
+    parser.add_argument("program", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    if not options.program:
+        parser.error("which program?")
     environment = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PAGEATTN_")]
-    make_it_a_sapphire_rapids()
+    saved_registers = SAVES.get(options.without, SAVES_ALL)
+    if options.without != "bf16":
+        make_it_a_sapphire_rapids()
     try:
-        counted_address = address_of(arguments[0], function) if function else None
-        status = Emulator(arguments, environment, counted_address).run()
+        counted_address = address_of(options.program[0], options.count) if options.count else None
+        status = Emulator(options.program, environment, saved_registers, counted_address).run()
     except OSError as error:
         fail(error)
     sys.stderr.flush()

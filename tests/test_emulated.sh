@@ -6,7 +6,8 @@
 #   tests/test_emulated.sh aarch64   64-bit Arm, from the first generation on: NEON and scalar
 #   tests/test_emulated.sh x86       x86-64 CPUs without AVX-512, AVX2 or AVX: each gets the table that
 #                                    it can run, dies of nothing, and gives the same bits
-#   tests/test_emulated.sh avx512    the AVX-512 and the fast kernels, where this CPU has no AVX-512 BF16
+#   tests/test_emulated.sh avx512    CPUs with AVX-512, with and without BF16, and systems that save its
+#                                    registers or not; the kernels' bits, where this CPU has none of it
 #   tests/test_emulated.sh others    s390x, which is big-endian; and that 32-bit is refused
 #
 # aarch64 and others cross-build a preset; x86 needs build/gcc, and avx512 build/static. The presets leave
@@ -85,10 +86,12 @@ runs_on() {
     on_cpu "$1" "$program"
 }
 
-dies_on() {
-    runs_on "$@" 2>/dev/null
+dies_of_illegal_instruction() {
+    "$@" 2>/dev/null
     [ $? -eq 132 ] # 128 + SIGILL
 }
+
+dies_on() { dies_of_illegal_instruction runs_on "$@"; }
 
 # qemu warns of features that it can't emulate; the library uses none of them.
 on_cpu() {
@@ -138,18 +141,42 @@ test_x86() {
 
 on_avx512_cpu() { .venv/bin/python tests/emulated_cpu.py "$@"; }
 
+# fast_is WHAT COMMAND...: `pageattn info` of this command says so of fast numerics.
+fast_is() {
+    local info
+    info=$("${@:2}" info) || return
+    grep -qx "  fast numerics on it: $1" <<<"$info" && return
+    echo "$info"
+    return 1
+}
+
 test_avx512() {
-    if grep -qw avx512_bf16 /proc/cpuinfo; then
-        echo "skipped: this CPU has AVX-512 and BF16, so that every part tests them"
-        return
-    fi
+    local pageattn=build/static/cli/pageattn
     .venv/bin/python -c 'import bochscpu' 2>/dev/null || {
-        echo "skipped: no CPU with AVX-512 here; \`tools/setup emulator\` installs one"
+        echo "skipped: no emulated CPU with AVX-512; \`tools/setup emulator\` installs one"
         return
     }
-    check "the emulated CPU takes AVX-512" chooses avx512 on_avx512_cpu build/static/cli/pageattn
+    work=$(mktemp -d) || return
+    trap 'rm -r "$work"' EXIT
+    echo 'int main(void) { __asm__ volatile("vpord %%zmm0, %%zmm0, %%zmm0" : : : "xmm0"); return 0; }' |
+        cc -x c - -static -o "$work/vpord" || return
+
+    check "AVX-512 is legal" on_avx512_cpu "$work/vpord"
+    check "AVX-512 is illegal where the system saves no ZMM" dies_of_illegal_instruction \
+        on_avx512_cpu --without zmm "$work/vpord"
+    check "AVX-512 is taken" chooses avx512 on_avx512_cpu $pageattn
+    check "BF16 is taken" fast_is "for bf16 keys and values" on_avx512_cpu $pageattn
+    check "without BF16 AVX-512 is taken" chooses avx512 on_avx512_cpu --without bf16 $pageattn
+    check "without BF16 nothing is fast" fast_is none on_avx512_cpu --without bf16 $pageattn
+    check "without ZMM AVX2 is taken" chooses avx2 on_avx512_cpu --without zmm $pageattn
+    check "without YMM scalar is taken" chooses scalar on_avx512_cpu --without ymm $pageattn
     finish
     [ "$failed" -eq 0 ] || return
+
+    if grep -qw avx512_bf16 /proc/cpuinfo; then
+        echo "skipped: golden hashes and mathematics; this CPU has AVX-512 and BF16 itself"
+        return
+    fi
     # Not test_lanes: this CPU narrows 2^-25, half of the least f16, to that and not to 0.
     export PAGEATTN_ISA=avx512
     on_avx512_cpu build/static/tests/test_golden && on_avx512_cpu build/static/tests/test_math
