@@ -103,6 +103,7 @@ test_x86() {
     local avx512='vpord %%zmm0, %%zmm0, %%zmm0' cpu
     if [ "$(uname -m)" != x86_64 ]; then
         echo "skipped: what this machine builds is not for x86-64"
+        finish
         return
     fi
     work=$(mktemp -d) || return
@@ -154,6 +155,7 @@ test_avx512() {
     local pageattn=build/static/cli/pageattn
     .venv/bin/python -c 'import bochscpu' 2>/dev/null || {
         echo "skipped: no emulated CPU with AVX-512; \`tools/setup emulator\` installs one"
+        finish
         return
     }
     work=$(mktemp -d) || return
