@@ -19,6 +19,7 @@ cd "$(dirname "$0")/.." || exit
 
 passed=0
 failed=0
+avx512='vpord %%zmm0, %%zmm0, %%zmm0'
 
 # check NAME COMMAND...: one case; its output is shown if it fails.
 check() {
@@ -38,13 +39,28 @@ finish() {
 
 build() { cmake --preset "$1" >/dev/null && cmake --build --preset "$1" -- --quiet; }
 
-# chooses ISA EMULATOR...: `pageattn info` of that build on that CPU takes this instruction set.
-chooses() {
+# info_says LINE EMULATOR...: `pageattn info` of that build on that CPU has a line that begins so.
+info_says() {
     local info
     info=$("${@:2}" info) || return
-    grep -q "^  chosen: $1, the best" <<<"$info" && return
+    grep -q "^  $1" <<<"$info" && return
     echo "$info"
     return 1
+}
+
+chooses() { info_says "chosen: $1, the best" "${@:2}"; }
+
+# probe INSTRUCTION: the name of a program that is this one instruction.
+probe() {
+    local program="$work/${1%% *}"
+    [ -x "$program" ] ||
+        echo "int main(void) { __asm__ volatile(\"$1\" : : : \"xmm0\"); return 0; }" |
+        cc -x c - -static -o "$program" && echo "$program"
+}
+
+dies_of_illegal_instruction() {
+    "$@" 2>/dev/null
+    [ $? -eq 132 ] # 128 + SIGILL
 }
 
 # refuses SENTENCE COMMAND...
@@ -76,19 +92,11 @@ test_aarch64() {
 
 # ---- x86-64 ----
 
-# runs_on CPU INSTRUCTION: a program that is this one instruction. Unless the emulator stops it on CPUs
-# that lack the instruction, no other test here means anything.
+# runs_on CPU INSTRUCTION. Unless the emulator stops a program on CPUs that lack its instruction, no
+# other test here means anything.
 runs_on() {
-    local program="$work/${2%% *}"
-    [ -x "$program" ] ||
-        echo "int main(void) { __asm__ volatile(\"$2\" : : : \"xmm0\"); return 0; }" |
-        cc -x c - -o "$program" || return
-    on_cpu "$1" "$program"
-}
-
-dies_of_illegal_instruction() {
-    "$@" 2>/dev/null
-    [ $? -eq 132 ] # 128 + SIGILL
+    local program
+    program=$(probe "$2") && on_cpu "$1" "$program"
 }
 
 dies_on() { dies_of_illegal_instruction runs_on "$@"; }
@@ -100,7 +108,7 @@ on_cpu() {
 
 test_x86() {
     local avx='vaddps %%ymm0, %%ymm0, %%ymm0' avx2='vpaddd %%ymm0, %%ymm0, %%ymm0'
-    local avx512='vpord %%zmm0, %%zmm0, %%zmm0' cpu
+    local cpu
     if [ "$(uname -m)" != x86_64 ]; then
         echo "skipped: what this machine builds is not for x86-64"
         finish
@@ -142,17 +150,10 @@ test_x86() {
 
 on_avx512_cpu() { .venv/bin/python tests/emulated_cpu.py "$@"; }
 
-# fast_is WHAT COMMAND...: `pageattn info` of this command says so of fast numerics.
-fast_is() {
-    local info
-    info=$("${@:2}" info) || return
-    grep -qx "  fast numerics on it: $1" <<<"$info" && return
-    echo "$info"
-    return 1
-}
+fast_is() { info_says "fast numerics on it: $1" "${@:2}"; }
 
 test_avx512() {
-    local pageattn=build/static/cli/pageattn
+    local pageattn=build/static/cli/pageattn vpord
     .venv/bin/python -c 'import bochscpu' 2>/dev/null || {
         echo "skipped: no emulated CPU with AVX-512; \`tools/setup emulator\` installs one"
         finish
@@ -160,12 +161,11 @@ test_avx512() {
     }
     work=$(mktemp -d) || return
     trap 'rm -r "$work"' EXIT
-    echo 'int main(void) { __asm__ volatile("vpord %%zmm0, %%zmm0, %%zmm0" : : : "xmm0"); return 0; }' |
-        cc -x c - -static -o "$work/vpord" || return
+    vpord=$(probe "$avx512") || return
 
-    check "AVX-512 is legal" on_avx512_cpu "$work/vpord"
+    check "AVX-512 is legal" on_avx512_cpu "$vpord"
     check "AVX-512 is illegal where the system saves no ZMM" dies_of_illegal_instruction \
-        on_avx512_cpu --without zmm "$work/vpord"
+        on_avx512_cpu --without zmm "$vpord"
     check "AVX-512 is taken" chooses avx512 on_avx512_cpu $pageattn
     check "BF16 is taken" fast_is "for bf16 keys and values" on_avx512_cpu $pageattn
     check "without BF16 AVX-512 is taken" chooses avx512 on_avx512_cpu --without bf16 $pageattn
