@@ -71,14 +71,22 @@ count() {
 compiler=$(sed -n 's/^CMAKE_C_COMPILER:.*=//p' "$build/CMakeCache.txt")
 compiler=$("$compiler" -dM -E -x c /dev/null | sed -n 's/^#define __VERSION__ "\(.*\)"$/\1/p')
 
+has_emulator=1
+$python -c 'import bochscpu' 2>/dev/null || has_emulator=0
+
 if [ "$record" = --record ]; then
+    [ $has_emulator -eq 1 ] || {
+        echo "the figures of AVX-512 need an emulated CPU: run \`tools/setup emulator\` first" >&2
+        exit 1
+    }
     {
         echo "# Instructions for each byte of keys and values: ISA, type, group, head_dim, page size."
         echo "# Written by: tests/test_instructions.sh BUILD_DIR STATIC_DIR --record"
         echo "compiler $compiler"
         for case in "${cases[@]}"; do
             # shellcheck disable=SC2086
-            echo "$case $(count $case)"
+            new=$(count $case) || exit 1
+            echo "$case $new"
         done
     } >"$log/figures" && mv "$log/figures" $figures
     exit
@@ -89,11 +97,8 @@ if [ "compiler $compiler" != "$(grep '^compiler ' $figures)" ]; then
     echo "0 passed, 0 failed"
     exit
 fi
-has_emulator=1
-$python -c 'import bochscpu' 2>/dev/null || {
-    has_emulator=0
+[ $has_emulator -eq 1 ] ||
     echo "skipped: what needs AVX-512; \`tools/setup emulator\` installs a CPU that has it"
-}
 passed=0
 failed=0
 for case in "${cases[@]}"; do
