@@ -83,13 +83,16 @@ int main(int argc, char **argv)
     options.isa = fast ? PAGEATTN_ISA_AUTO : isa_named(argv[1]);
     options.num_threads = 1;
     args.numerics = fast ? PAGEATTN_NUMERICS_FAST : PAGEATTN_NUMERICS_EXACT;
-    if (pageattn_context_create(&options, &context, &error) != PAGEATTN_OK ||
-        pageattn_attend(context, &args, &error) != PAGEATTN_OK) {
+    if (pageattn_context_create(&options, &context, &error) != PAGEATTN_OK) {
         fprintf(stderr, "instructions: %s\n", error.message);
         return 1;
     }
     if (fast && !pageattn_context_has_fast(context, type)) {
         fprintf(stderr, "instructions: this CPU has no fast arithmetic for %s\n", argv[2]);
+        return 1;
+    }
+    if (pageattn_attend(context, &args, &error) != PAGEATTN_OK) {
+        fprintf(stderr, "instructions: %s\n", error.message);
         return 1;
     }
     pageattn_context_destroy(context);

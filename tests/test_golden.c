@@ -265,6 +265,7 @@ int main(int argc, char **argv)
         pageattn_context_destroy(context);
     }
     if (num_fast == 0)
-        printf("skipped: the hashes of fast numerics; this CPU or this build lacks them\n");
+        printf("skipped: the hashes of fast numerics; this CPU, this build or PAGEATTN_ISA has "
+               "none\n");
     return check_finish();
 }

@@ -77,7 +77,8 @@ static const vocabulary_isa vocabulary_isas[] = {
 
 enum { NUM_ISAS = sizeof vocabulary_isas / sizeof vocabulary_isas[0] };
 
-/* The tables that this CPU can run, best last. Returns how many. */
+/* The tables that this CPU can run, best last; with PAGEATTN_ISA in the environment the scalar one,
+ * which defines the others, and that one only. Returns how many. */
 static inline int vocabulary_available(const vocabulary_isa *available[NUM_ISAS])
 {
     const char *only = getenv("PAGEATTN_ISA");

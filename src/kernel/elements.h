@@ -21,7 +21,7 @@
 #define KERNEL_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
-/* Hides from the compiler where a pointer comes from: what is reached from it, is so after this. */
+/* Hides from the compiler how a pointer was computed, so that what goes by it keeps its place. */
 #define KERNEL_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 KERNEL_INLINE int64_t element_bytes(pageattn_type type)
