@@ -17,6 +17,7 @@
 #include "operands.h"
 #include "paged_case.h"
 #include "usable_threads.h"
+#include "workers.h"
 
 /* ---- what the system refuses ---- */
 
@@ -411,9 +412,11 @@ static void test_fork(void)
     pageattn_context *context = create(&options);
     float lse[2], child_lse[2];
     char out[2 * 16 * 4], child_out[2 * 16 * 4];
+    pid_t workers[2];
     int status = -1;
     paged.args.num_splits = 4;
-    if (!paged_attend(&paged, context, "before a fork", out, lse))
+    if (!paged_attend(&paged, context, "before a fork", out, lse) ||
+        !check_that(await_workers(workers, 2), "the workers of the call before a fork"))
         return;
     fflush(stdout);
     const pid_t child = fork();

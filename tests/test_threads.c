@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "paged_case.h"
+#include "workers.h"
 
 enum { HUNG_SECONDS = 120, MANY = 16, ROW_BYTES = 4 * 8 * 64 * 4 };
 
@@ -281,10 +282,11 @@ static int fork_and_wait(pageattn_context *context)
 
 static void test_fork_of_idle_context(void)
 {
+    pid_t workers[3];
     for (int spins = 0; spins <= 1; spins++) {
         current_case = spins ? "fork beside spinning workers" : "fork beside sleeping workers";
         pageattn_context *context = create(4, spins ? 1000000000 : 0, NULL);
-        const int before = call_is_right(context);
+        const int before = call_is_right(context) && await_workers(workers, 3);
         const int child = fork_and_wait(context);
         const int after = call_is_right(context);
         if (child != CHILD_RIGHT || !before || !after)
@@ -309,11 +311,13 @@ static void *call_until_stopped(void *context)
 static void test_fork_during_calls(void)
 {
     crew others;
+    pid_t workers[2];
     int num_children[3] = {0}, num_lost = 0;
     current_case = "fork while another thread calls";
     reset_counts();
     pageattn_context *context = create(3, 0, NULL);
     start_crew(&others, 1, call_until_stopped, context);
+    check_that(await_workers(workers, 2), "the workers of another thread's calls");
     for (int i = 0; i < num_calls(60); i++) {
         const int child = fork_and_wait(context);
         if (child == CHILD_RIGHT || child == CHILD_BUSY)
@@ -560,46 +564,12 @@ static void let_go(void)
     }
 }
 
-/* The ids of the library's threads; returns their number. */
-static int find_workers(pid_t *ids, int most)
-{
-    int count = 0;
-    DIR *tasks = opendir("/proc/self/task");
-    for (struct dirent *entry; tasks != NULL && (entry = readdir(tasks)) != NULL;) {
-        char path[300], name[32] = "";
-        snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry->d_name);
-        FILE *file = fopen(path, "r");
-        if (file == NULL)
-            continue;
-        if (fgets(name, sizeof(name), file) != NULL && strcmp(name, "pageattn\n") == 0 &&
-            count < most)
-            ids[count++] = (pid_t)atoi(entry->d_name);
-        fclose(file);
-    }
-    if (tasks != NULL)
-        closedir(tasks);
-    return count;
-}
-
 static void hold_worker(pid_t id)
 {
     const int before = atomic_load(&num_held);
     syscall(SYS_tgkill, getpid(), id, SIGTRAP);
     while (atomic_load(&num_held) == before)
         usleep(100);
-}
-
-/* Threads start when they are needed, and name themselves a little later. */
-static int await_workers(pageattn_context *context, pid_t *ids, int wanted)
-{
-    for (int i = 0; i < 5000; i++) {
-        if (!call_is_right(context))
-            return 0;
-        if (find_workers(ids, wanted) == wanted)
-            return 1;
-        usleep(1000);
-    }
-    return 0;
 }
 
 /* All workers stand still before they have joined a call: the caller does the work alone, and so do
@@ -610,7 +580,7 @@ static void test_workers_held_while_idle(void)
     int right = 1;
     current_case = "workers that stand still before a call";
     pageattn_context *context = create(3, 0, NULL), *other = create(1, 0, NULL);
-    if (!check_that(await_workers(context, ids, 2), "the workers are found")) {
+    if (!check_that(call_is_right(context) && await_workers(ids, 2), "the workers are found")) {
         report_hung();
     }
     usleep(50000); /* they sleep by now; a worker held in a task would hold up its call */
@@ -635,7 +605,7 @@ static void test_workers_held_while_busy(void)
     current_case = "a worker that stands still in the middle of calls";
     reset_counts();
     pageattn_context *context = create(2, 0, NULL);
-    if (!check_that(await_workers(context, &id, 1), "the worker is found"))
+    if (!check_that(call_is_right(context) && await_workers(&id, 1), "the worker is found"))
         report_hung();
     pageattn_context *other = create(1, 0, NULL);
     start_crew(&others, 1, call_until_stopped, context);
