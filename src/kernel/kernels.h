@@ -78,9 +78,9 @@ typedef struct pageattn_leaf {
     float *logits; /* working memory, [num_heads][PAGEATTN_LEAF_TOKENS] */
 } pageattn_leaf;
 
-/* How far ahead in the stream rows are prefetched: two pages of 16 tokens of 128 bf16, but at least
- * the block of 16 tokens that is worked on, and at most what a stream has room for. */
-#define PAGEATTN_PREFETCH_BYTES 8192
+/* How far ahead in the stream rows are prefetched: three pages of 16 tokens of 128 bf16, but at
+ * least the block of 16 tokens that is worked on, and at most what a stream has room for. */
+#define PAGEATTN_PREFETCH_BYTES 12288
 #define PAGEATTN_MIN_PREFETCH_ROWS 16
 #define PAGEATTN_MAX_PREFETCH_ROWS 128
 #define PAGEATTN_STREAM_ROWS (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS + 1)
@@ -91,6 +91,18 @@ static inline int64_t pageattn_prefetch_rows(int64_t row_bytes)
     if (rows < PAGEATTN_MIN_PREFETCH_ROWS)
         return PAGEATTN_MIN_PREFETCH_ROWS;
     return rows < PAGEATTN_MAX_PREFETCH_ROWS ? rows : PAGEATTN_MAX_PREFETCH_ROWS;
+}
+
+/* How far ahead they are asked for again, into the nearest cache; no farther than at first. */
+#define PAGEATTN_NEAR_PREFETCH_BYTES 4096
+
+static inline int64_t pageattn_near_prefetch_rows(int64_t row_bytes)
+{
+    const int64_t far_rows = pageattn_prefetch_rows(row_bytes);
+    const int64_t rows = PAGEATTN_NEAR_PREFETCH_BYTES / row_bytes;
+    if (rows < 1)
+        return 1;
+    return rows < far_rows ? rows : far_rows;
 }
 
 /* Tables by element type are indexed with pageattn_type; entry 0 is unused. */

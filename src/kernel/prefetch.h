@@ -3,7 +3,10 @@
  * Decode attention waits for memory. Pages lie anywhere, so the hardware's prefetcher starts anew
  * on each; asking for the rows that come PAGEATTN_PREFETCH_BYTES later in the stream, a little with
  * every little work done, about doubles what one core reads. They are asked for in L2: L1 has too
- * few line fill buffers to hold that many misses. docs/performance.md has the figures.
+ * few line fill buffers to hold that many misses. From there each line is asked for a second time,
+ * into L1, when it is PAGEATTN_NEAR_PREFETCH_BYTES away: the loads of a tile come in bursts, and
+ * arithmetic that fills the core leaves no room to wait for L2. docs/performance.md has the
+ * figures.
  */
 #ifndef PAGEATTN_KERNEL_PREFETCH_H
 #define PAGEATTN_KERNEL_PREFETCH_H
@@ -20,6 +23,8 @@ typedef struct prefetcher {
     const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
     const char *line;        /* the next one, of *row */
     const char *end;         /* of *row */
+    int64_t to_near;         /* bytes from *row to the row that is due in L1 */
+    int64_t near_rows;       /* from there to `row` */
     int64_t row_bytes;
     int64_t num_tiles;    /* of heads; each of them reads the rows once */
     int64_t unpaid_bytes; /* that were read, and not answered by a prefetch yet */
@@ -29,13 +34,16 @@ KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
 {
     next->line = *next->row;
     next->end = next->line + next->row_bytes;
+    next->to_near = next->row[-next->near_rows] - next->line;
 }
 
 /* For `rows` that are read now, num_tiles times each, 1 at least. */
 KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_bytes,
                                           int64_t num_tiles)
 {
-    prefetcher next = {.row = rows + pageattn_prefetch_rows(row_bytes),
+    const int64_t num_rows = pageattn_prefetch_rows(row_bytes);
+    prefetcher next = {.row = rows + num_rows,
+                       .near_rows = num_rows - pageattn_near_prefetch_rows(row_bytes),
                        .row_bytes = row_bytes,
                        .num_tiles = num_tiles};
     prefetcher_enter_row(&next);
@@ -51,10 +59,16 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
     prefetcher_enter_row(next);
 }
 
-KERNEL_INLINE void prefetch_line(prefetcher *next)
+KERNEL_INLINE void prefetch_into_both(prefetcher *next)
 {
     __builtin_prefetch(next->line, 0, 2);
+    __builtin_prefetch(next->line + next->to_near, 0, 3);
     next->line += LINE_BYTES;
+}
+
+KERNEL_INLINE void prefetch_line(prefetcher *next)
+{
+    prefetch_into_both(next);
     if (next->line >= next->end)
         prefetcher_leave_row(next);
 }
@@ -67,8 +81,7 @@ KERNEL_INLINE int prefetch_lines_of_row(prefetcher *next, int64_t num_lines)
         return 0;
     KERNEL_UNROLL
     for (int64_t i = 0; i < num_lines; i++) {
-        __builtin_prefetch(next->line, 0, 2);
-        next->line += LINE_BYTES;
+        prefetch_into_both(next);
         KERNEL_OPAQUE(next->line); /* or gcc asks for them in another order */
     }
     if (next->line == next->end)
