@@ -23,14 +23,27 @@ typedef struct cli_multiply_adds {
     int64_t per_round;                /* times 16: what one round does */
 } cli_multiply_adds;
 
+/* What is prefetched, line by line, while a chunk is read. Half of one is its first half, half as
+ * often, for the hardware's prefetcher to read on. */
+typedef enum cli_prefetch {
+    CLI_PREFETCH_L2,
+    CLI_PREFETCH_L2_HALF,
+    CLI_PREFETCH_L1,
+    CLI_PREFETCH_L1_HALF,
+    CLI_PREFETCH_L2_THEN_L1, /* as the kernels do */
+    CLI_NUM_PREFETCHES
+} cli_prefetch;
+
+const char *cli_prefetch_name(cli_prefetch prefetch);
+
 typedef struct cli_limit_loops {
     /* Both return the exclusive or of the 8-byte words read, so that no compiler leaves the reading
      * out, and a test can tell what was read. */
     uint64_t (*read_run)(cli_chunk run);
-    /* While a chunk is read, the one `ahead` places later is prefetched into L2, line by line, or
-     * only its first half, half as often: chunks[num_chunks + ahead - 1] must exist. */
-    uint64_t (*read_chunks)(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead);
-    uint64_t (*read_chunks_half)(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead);
+    /* While a chunk is read, the one `ahead` places later is prefetched; into L1 after L2, the one
+     * `near` places later, no more than `ahead`: chunks[num_chunks + ahead - 1] must exist. */
+    uint64_t (*read_chunks[CLI_NUM_PREFETCHES])(const cli_chunk *chunks, int64_t num_chunks,
+                                                int64_t ahead, int64_t near);
     cli_multiply_adds multiply_adds;
 } cli_limit_loops;
 

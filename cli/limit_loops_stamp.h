@@ -10,8 +10,9 @@
 #include "limit_loops.h"
 
 #define LINE_BYTES 64
-#define BLOCK_BYTES (4 * LINE_BYTES)
-#define NUM_SUMS 4
+#define BLOCK_LINES 4
+#define BLOCK_BYTES (BLOCK_LINES * LINE_BYTES)
+#define NUM_SUMS 8
 
 /* Integers, because a cache's elements read as others may be NaN or subnormal, and those may cost
  * extra. */
@@ -37,12 +38,16 @@ __attribute__((always_inline)) static inline void read_line(const char *data, ve
         sum[i] ^= *(const vector *)(data + i * VECTOR_BYTES);
 }
 
-/* A block has four lines, and the sums are dealt to them so that none waits for another. */
-__attribute__((always_inline)) static inline void read_block(const char *data, vector *sum)
+/* Line i of a block, which *line points to and passes. The sums are dealt to the lines so that none
+ * waits for another. gcc would deal the loads of a block anew if it knew where the next line is,
+ * but the hardware's prefetcher helps most where lines are asked for in the order of their
+ * addresses. */
+__attribute__((always_inline)) static inline void read_line_of_block(const char **line, int i,
+                                                                     vector *sum)
 {
-#pragma GCC unroll 4
-    for (int i = 0; i < BLOCK_BYTES / LINE_BYTES; i++)
-        read_line(data + i * LINE_BYTES, sum + i * (LINE_BYTES / VECTOR_BYTES) % NUM_SUMS);
+    read_line(*line, sum + i * (LINE_BYTES / VECTOR_BYTES) % NUM_SUMS);
+    *line += LINE_BYTES;
+    __asm__ volatile("" : "+r"(*line));
 }
 
 /* What is left after the last whole line. */
@@ -58,50 +63,87 @@ static uint64_t read_run(cli_chunk run)
 {
     vector sum[NUM_SUMS] = {{0}};
     int64_t at = 0;
-    for (; at + BLOCK_BYTES <= run.bytes; at += BLOCK_BYTES)
-        read_block(run.data + at, sum);
+    for (; at + BLOCK_BYTES <= run.bytes; at += BLOCK_BYTES) {
+        const char *line = run.data + at;
+#pragma GCC unroll 4
+        for (int i = 0; i < BLOCK_LINES; i++)
+            read_line_of_block(&line, i, sum);
+    }
     return digest(sum) ^ read_tail(run.data + at, run.bytes - at);
 }
 
-/* `share`, a constant: one line is prefetched for so many that are read. */
-__attribute__((always_inline)) static inline uint64_t
-read_and_prefetch(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead, int share)
+/* The line of a chunk at `at`, where `far` and `near` are chunks to come; `how` is a constant. */
+__attribute__((always_inline)) static inline void prefetch(cli_prefetch how, const char *far,
+                                                           const char *near, int64_t at)
+{
+    switch (how) {
+    case CLI_PREFETCH_L2_THEN_L1:
+        __builtin_prefetch(far + at, 0, 2);
+        __builtin_prefetch(near + at, 0, 3);
+        break;
+    case CLI_PREFETCH_L2:
+        __builtin_prefetch(far + at, 0, 2);
+        break;
+    case CLI_PREFETCH_L2_HALF:
+        if (at / LINE_BYTES % 2 == 0)
+            __builtin_prefetch(far + at / 2, 0, 2);
+        break;
+    case CLI_PREFETCH_L1:
+        __builtin_prefetch(far + at, 0, 3);
+        break;
+    case CLI_PREFETCH_L1_HALF:
+        if (at / LINE_BYTES % 2 == 0)
+            __builtin_prefetch(far + at / 2, 0, 3);
+        break;
+    case CLI_NUM_PREFETCHES:
+        break;
+    }
+}
+
+__attribute__((always_inline)) static inline uint64_t read_and_prefetch(cli_prefetch how,
+                                                                        const cli_chunk *chunks,
+                                                                        int64_t num_chunks,
+                                                                        int64_t ahead, int64_t near)
 {
     vector sum[NUM_SUMS] = {{0}};
     uint64_t tails = 0;
     for (int64_t c = 0; c < num_chunks; c++) {
         const char *data = chunks[c].data;
-        const char *next = chunks[c + ahead].data;
+        const char *far_data = chunks[c + ahead].data;
+        const char *near_data = chunks[c + near].data;
         const int64_t bytes = chunks[c].bytes;
         int64_t at = 0;
         for (; at + BLOCK_BYTES <= bytes; at += BLOCK_BYTES) {
-            read_block(data + at, sum);
+            const char *line = data + at;
 #pragma GCC unroll 4
-            for (int i = 0; i < BLOCK_BYTES / share; i += LINE_BYTES)
-                __builtin_prefetch(next + at / share + i, 0, 2);
+            for (int i = 0; i < BLOCK_LINES; i++) {
+                read_line_of_block(&line, i, sum);
+                prefetch(how, far_data, near_data, at + i * LINE_BYTES);
+            }
         }
         for (; at + LINE_BYTES <= bytes; at += LINE_BYTES) {
             read_line(data + at, sum);
-            if (at % (share * LINE_BYTES) == 0)
-                __builtin_prefetch(next + at / share, 0, 2);
+            prefetch(how, far_data, near_data, at);
         }
         if (at < bytes) {
             tails ^= read_tail(data + at, bytes - at);
-            __builtin_prefetch(next + at / share, 0, 2);
+            prefetch(how, far_data, near_data, at);
         }
     }
     return digest(sum) ^ tails;
 }
 
-static uint64_t read_chunks(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead)
-{
-    return read_and_prefetch(chunks, num_chunks, ahead, 1);
-}
-
-static uint64_t read_chunks_half(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead)
-{
-    return read_and_prefetch(chunks, num_chunks, ahead, 2);
-}
+#define READ_CHUNKS(name, how)                                                                     \
+    static uint64_t name(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead, int64_t near) \
+    {                                                                                              \
+        return read_and_prefetch(how, chunks, num_chunks, ahead, near);                            \
+    }
+READ_CHUNKS(read_chunks_l2, CLI_PREFETCH_L2)
+READ_CHUNKS(read_chunks_l2_half, CLI_PREFETCH_L2_HALF)
+READ_CHUNKS(read_chunks_l1, CLI_PREFETCH_L1)
+READ_CHUNKS(read_chunks_l1_half, CLI_PREFETCH_L1_HALF)
+READ_CHUNKS(read_chunks_l2_then_l1, CLI_PREFETCH_L2_THEN_L1)
+#undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
 static float multiply_add(int64_t num_rounds)
@@ -136,7 +178,10 @@ static float multiply_add(int64_t num_rounds)
 extern const cli_limit_loops LIMIT_LOOPS;
 const cli_limit_loops LIMIT_LOOPS = {
     .read_run = read_run,
-    .read_chunks = read_chunks,
-    .read_chunks_half = read_chunks_half,
+    .read_chunks = {[CLI_PREFETCH_L2] = read_chunks_l2,
+                    [CLI_PREFETCH_L2_HALF] = read_chunks_l2_half,
+                    [CLI_PREFETCH_L1] = read_chunks_l1,
+                    [CLI_PREFETCH_L1_HALF] = read_chunks_l1_half,
+                    [CLI_PREFETCH_L2_THEN_L1] = read_chunks_l2_then_l1},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

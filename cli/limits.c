@@ -33,6 +33,18 @@ const cli_limit_loops *cli_limit_loops_built(pageattn_isa isa)
     return NULL;
 }
 
+const char *cli_prefetch_name(cli_prefetch prefetch)
+{
+    static const char *const names[CLI_NUM_PREFETCHES] = {
+        [CLI_PREFETCH_L2] = "L2",
+        [CLI_PREFETCH_L2_HALF] = "L2 half",
+        [CLI_PREFETCH_L1] = "L1",
+        [CLI_PREFETCH_L1_HALF] = "L1 half",
+        [CLI_PREFETCH_L2_THEN_L1] = "L2 then L1",
+    };
+    return names[prefetch];
+}
+
 #define FAST(name, NAME, ISA, requirement)                                                         \
     extern const pageattn_fast_kernels pageattn_fast_kernels_##name __attribute__((weak));         \
     extern const cli_multiply_adds cli_fast_multiply_adds_##name __attribute__((weak));
@@ -97,6 +109,7 @@ bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limi
     *limits = (cli_limits){.data = data,
                            .context = context,
                            .num_rounds = 1,
+                           .prefetch = CLI_PREFETCH_L2_THEN_L1,
                            .prefetch_bytes = PAGEATTN_PREFETCH_BYTES};
     limits->loops = cli_limit_loops_built(pageattn_context_isa(context));
     limits->multiply_adds = multiply_adds_of(data, context);
@@ -257,21 +270,8 @@ static bool put_more(page_stream *stream)
     return true;
 }
 
-/* Reads the first num_chunks and moves the others to the front. */
-static uint64_t read_stream(page_stream *stream, int64_t num_chunks, int64_t ahead)
-{
-    const cli_limits *limits = stream->state->limits;
-    const uint64_t digest = limits->prefetch_half
-                                ? limits->loops->read_chunks_half(stream->chunks, num_chunks, ahead)
-                                : limits->loops->read_chunks(stream->chunks, num_chunks, ahead);
-    stream->num_chunks -= num_chunks;
-    memmove(stream->chunks, stream->chunks + num_chunks,
-            (size_t)stream->num_chunks * sizeof(*stream->chunks));
-    return digest;
-}
-
-/* How many chunks are prefetch_bytes, given what this layout's chunks are. */
-static int64_t chunks_ahead(const cli_limits *limits)
+/* How many chunks are `bytes`, given what this layout's chunks are. */
+static int64_t chunks_of_bytes(const cli_limits *limits, int64_t bytes)
 {
     const pageattn_tensor *side = &limits->data->args.key_cache;
     const int64_t element = cli_type_bytes(side->type);
@@ -279,14 +279,28 @@ static int64_t chunks_ahead(const cli_limits *limits)
     const int64_t page_bytes =
         side->stride[2] == side->shape[3] ? side->shape[2] * row_bytes : row_bytes;
     const int64_t chunk = page_bytes < CHUNK_BYTES ? page_bytes : CHUNK_BYTES;
-    const int64_t ahead = limits->prefetch_bytes / chunk;
-    return ahead < MAX_AHEAD ? ahead : MAX_AHEAD;
+    const int64_t num_chunks = bytes / chunk;
+    return num_chunks < MAX_AHEAD ? num_chunks : MAX_AHEAD;
+}
+
+/* Reads the first num_chunks and moves the others to the front. */
+static uint64_t read_stream(page_stream *stream, int64_t num_chunks, int64_t ahead)
+{
+    const cli_limits *limits = stream->state->limits;
+    const int64_t near = chunks_of_bytes(limits, PAGEATTN_NEAR_PREFETCH_BYTES);
+    const uint64_t digest = limits->loops->read_chunks[limits->prefetch](
+        stream->chunks, num_chunks, ahead, near < ahead ? near : ahead);
+    stream->num_chunks -= num_chunks;
+    memmove(stream->chunks, stream->chunks + num_chunks,
+            (size_t)stream->num_chunks * sizeof(*stream->chunks));
+    return digest;
 }
 
 static void read_gather_worker(void *arg, int64_t worker)
 {
     page_stream stream = {.state = arg};
-    const int64_t ahead = chunks_ahead(stream.state->limits);
+    const cli_limits *limits = stream.state->limits;
+    const int64_t ahead = chunks_of_bytes(limits, limits->prefetch_bytes);
     uint64_t digest = 0;
     (void)worker;
     while (put_more(&stream)) {

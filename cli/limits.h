@@ -3,8 +3,7 @@
  * What the machine can do with a case's data, on the same threads as the attention call:
  *   - sequential read: the same number of bytes in the order of their addresses;
  *   - gather read: the same pages in the order in which the call reads them, each page a jump, with
- *     the best prefetch known: into L2, some pages ahead, spread over the reading of a page; of
- *     all lines, or of the first half of a page where the hardware's prefetcher then reads on;
+ *     the best prefetch known, some pages ahead, spread over the reading of a page;
  *   - do multiply-adds and nothing else, by the instruction that the case's numerics use.
  * The work is cut into equal parts that workers claim, as the call's is, so that a neighbour who
  * takes a core for a while costs the limit no more than it costs the call.
@@ -33,8 +32,8 @@ typedef struct cli_limits {
     cli_leaf *leaves;       /* in the order of the call */
     int64_t *part_leaves;   /* part i is leaves [part_leaves[i], part_leaves[i + 1]) */
     int64_t num_rounds;     /* of multiply-adds, in a part */
-    int64_t prefetch_bytes; /* how far ahead the gather read prefetches; 0: not at all */
-    bool prefetch_half;     /* only the first half of each run of at most 4 KiB */
+    cli_prefetch prefetch;  /* how the gather read prefetches */
+    int64_t prefetch_bytes; /* how far ahead; 0: not at all */
 } cli_limits;
 
 /* False, with a sentence, if there is no memory. */

@@ -80,16 +80,28 @@ static double run_slot(measurement *m, int slot)
 
 /* How the gather read may prefetch. */
 static const struct {
+    cli_prefetch how;
     int64_t bytes;
-    bool half;
-} prefetches[] = {{0, false},     {4096, false}, {8192, false},
-                  {16384, false}, {4096, true},  {8192, true}};
+} prefetches[] = {
+    {CLI_PREFETCH_L2, 0},
+    {CLI_PREFETCH_L2, 8192},
+    {CLI_PREFETCH_L2, 16384},
+    {CLI_PREFETCH_L2_HALF, 4096},
+    {CLI_PREFETCH_L2_HALF, 8192},
+    {CLI_PREFETCH_L1, 4096},
+    {CLI_PREFETCH_L1, 8192},
+    {CLI_PREFETCH_L1_HALF, 4096},
+    {CLI_PREFETCH_L1_HALF, 8192},
+    {CLI_PREFETCH_L2_THEN_L1, 8192},
+    {CLI_PREFETCH_L2_THEN_L1, 12288},
+    {CLI_PREFETCH_L2_THEN_L1, 16384},
+};
 #define NUM_PREFETCHES (sizeof(prefetches) / sizeof(*prefetches))
 
 static void set_prefetch(cli_limits *limits, size_t index)
 {
+    limits->prefetch = prefetches[index].how;
     limits->prefetch_bytes = prefetches[index].bytes;
-    limits->prefetch_half = prefetches[index].half;
 }
 
 /* Machines and page sizes differ in which is best, so all are tried in turn, lest a noisy moment
@@ -205,7 +217,7 @@ static void summarize(measurement *m, cli_result *result)
     const double call_share = (double)cli_limits_call_multiply_adds(m->data) / rep_multiply_adds;
     *result = (cli_result){.num_workers = limits->num_workers,
                            .prefetch_bytes = limits->prefetch_bytes,
-                           .prefetch_half = limits->prefetch_half,
+                           .prefetch = limits->prefetch,
                            .num_reps = m->num_reps,
                            .num_calls = m->num_calls,
                            .of_sequential = median_ratio(m, SEQUENTIAL, 1),

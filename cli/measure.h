@@ -8,6 +8,7 @@
 #define CLI_MEASURE_H
 
 #include "data.h"
+#include "limit_loops.h"
 
 #define CLI_MAX_REPS 4096
 
@@ -18,8 +19,8 @@ typedef struct cli_effort {
 
 typedef struct cli_result {
     int64_t num_workers;
-    int64_t prefetch_bytes; /* how far ahead the gather read was fastest */
-    bool prefetch_half;     /* with only the first half of a page prefetched */
+    cli_prefetch prefetch;  /* with which the gather read was fastest */
+    int64_t prefetch_bytes; /* and how far ahead */
     int64_t num_reps;
     int64_t num_calls;
     double us;            /* of a call: the median over repetitions */

@@ -49,15 +49,15 @@ static void check_limits(const char *name, const cli_data *data, cli_limits *lim
     const uint64_t attended = xor_attended(data);
     const uint64_t first = xor_words(data->args.key_cache.data, data->kv_bytes / 2) ^
                            xor_words(data->args.value_cache.data, data->kv_bytes / 2);
-    char title[200];
+    char title[240];
     uint64_t digest;
     snprintf(title, sizeof(title), "sequential read, %s", name);
     check_that(cli_limits_read_sequential(limits, &digest) && digest == first, title);
-    for (size_t i = 0; i < 2 * sizeof(distances) / sizeof(*distances); i++) {
-        limits->prefetch_bytes = distances[i / 2];
-        limits->prefetch_half = i % 2;
-        snprintf(title, sizeof(title), "gather read, %s, %s %lld bytes ahead", name,
-                 limits->prefetch_half ? "half" : "all", (long long)distances[i / 2]);
+    for (size_t i = 0; i < CLI_NUM_PREFETCHES * sizeof(distances) / sizeof(*distances); i++) {
+        limits->prefetch_bytes = distances[i / CLI_NUM_PREFETCHES];
+        limits->prefetch = (cli_prefetch)(i % CLI_NUM_PREFETCHES);
+        snprintf(title, sizeof(title), "gather read, %s, prefetched into %s %lld bytes ahead", name,
+                 cli_prefetch_name(limits->prefetch), (long long)limits->prefetch_bytes);
         check_that(cli_limits_read_gather(limits, &digest) && digest == attended, title);
     }
 }
