@@ -13,8 +13,9 @@ KERNEL_INLINE void attend_leaf(pageattn_type type, const pageattn_leaf *leaf, fl
     float *sum = pageattn_state_sum(state, leaf->num_heads, leaf->value_head_dim);
 
     leaf_logits(type, leaf);
+    mask_heads(leaf, max);
     for (int64_t h = 0; h < leaf->num_heads; h++)
-        softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h);
+        sum[h] = weights_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max[h]);
     leaf_values(type, leaf, leaf->rows + num_key_rows(leaf), state);
 }
 

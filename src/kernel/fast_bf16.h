@@ -147,20 +147,19 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 
 #define SOFTMAX_PREFETCHES 2 /* beside each lane group of weights */
 
-/* As softmax_of_head, but the weights are rounded to bf16, and lie so from the start of the array
+/* As weights_of_head, but the weights are rounded to bf16, and lie so from the start of the array
  * on: never ahead of the logits. A weight that counts in o as its rounding must count so in l, or
  * the weights would no longer add up to 1. None is subnormal, and none outside [begin, end) but +0.
  *
  * Logits and values take so little time here that this would leave the memory idle, so it makes
  * prefetches, too. */
-KERNEL_INLINE void rounded_softmax_of_head(const pageattn_leaf *leaf, float *logits, float *max,
-                                           float *sum, prefetcher *next)
+KERNEL_INLINE float rounded_weights_of_head(const pageattn_leaf *leaf, float *logits, float max,
+                                            prefetcher *next)
 {
     const int64_t last = pageattn_padded(leaf->end);
     uint16_t *rounded = (uint16_t *)(void *)logits;
 
-    *max = mask_logits(leaf, logits);
-    const lanes shift = lanes_all(finite_shift(*max));
+    const lanes shift = lanes_all(finite_shift(max));
     lanes sum_lanes = lanes_zero();
     for (int64_t t = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES; t < last; t += PAGEATTN_LANES) {
         const lanes weight = lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift));
@@ -168,7 +167,7 @@ KERNEL_INLINE void rounded_softmax_of_head(const pageattn_leaf *leaf, float *log
         for (int i = 0; i < SOFTMAX_PREFETCHES; i++)
             prefetch_line(next);
     }
-    *sum = sum_of_lanes(sum_lanes);
+    return sum_of_lanes(sum_lanes);
 }
 
 /* ---- values ---- */
@@ -363,9 +362,10 @@ static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
     next.last = next.row + (leaf->end - leaf->begin) - 1;
 
     pair_leaf_logits(leaf);
+    mask_heads(leaf, max);
     for (int64_t h = 0; h < leaf->num_heads; h++)
-        rounded_softmax_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h,
-                                &next);
+        sum[h] =
+            rounded_weights_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max[h], &next);
     pair_leaf_values(leaf, value_rows, &next, state);
 }
 

@@ -56,21 +56,27 @@ KERNEL_INLINE float mask_logits(const pageattn_leaf *leaf, float *logits)
     return lanes_reduce_max(max_lanes);
 }
 
-/* Replaces one head's logits by their weights. */
-KERNEL_INLINE void softmax_of_head(const pageattn_leaf *leaf, float *logits, float *max, float *sum)
+/* The maxima of all heads. Each is a chain of operations that wait for one another; made before the
+ * first weight, those of several heads run side by side. */
+KERNEL_INLINE void mask_heads(const pageattn_leaf *leaf, float *max)
+{
+    for (int64_t h = 0; h < leaf->num_heads; h++)
+        max[h] = mask_logits(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS);
+}
+
+/* Replaces one head's logits by their weights; returns the sum of these. */
+KERNEL_INLINE float weights_of_head(const pageattn_leaf *leaf, float *logits, float max)
 {
     const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t last = pageattn_padded(leaf->end);
-
-    *max = mask_logits(leaf, logits);
-    const lanes shift = lanes_all(finite_shift(*max));
+    const lanes shift = lanes_all(finite_shift(max));
     lanes sum_lanes = lanes_zero();
     for (int64_t t = first; t < last; t += PAGEATTN_LANES) {
         const lanes weight = lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift));
         lanes_store_f32(logits + t, weight);
         sum_lanes = lanes_add(sum_lanes, weight);
     }
-    *sum = sum_of_lanes(sum_lanes);
+    return sum_of_lanes(sum_lanes);
 }
 
 #endif
