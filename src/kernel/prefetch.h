@@ -23,8 +23,8 @@ typedef struct prefetcher {
     const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
     const char *line;        /* the next one, of *row */
     const char *end;         /* of *row */
-    int64_t to_near;         /* bytes from *row to the row that is due in L1 */
-    int64_t near_rows;       /* from there to `row` */
+    int64_t near_rows;       /* that the row that is due in L1 lies before `row` */
+    uintptr_t to_near;       /* what leads from *row to that row; modulo 2^64, as caches differ */
     int64_t row_bytes;
     int64_t num_tiles;    /* of heads; each of them reads the rows once */
     int64_t unpaid_bytes; /* that were read, and not answered by a prefetch yet */
@@ -34,7 +34,7 @@ KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
 {
     next->line = *next->row;
     next->end = next->line + next->row_bytes;
-    next->to_near = next->row[-next->near_rows] - next->line;
+    next->to_near = (uintptr_t)next->row[-next->near_rows] - (uintptr_t)next->line;
 }
 
 /* For `rows` that are read now, num_tiles times each, 1 at least. */
@@ -62,7 +62,7 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
 KERNEL_INLINE void prefetch_into_both(prefetcher *next)
 {
     __builtin_prefetch(next->line, 0, 2);
-    __builtin_prefetch(next->line + next->to_near, 0, 3);
+    __builtin_prefetch((const char *)((uintptr_t)next->line + next->to_near), 0, 3);
     next->line += LINE_BYTES;
 }
 
