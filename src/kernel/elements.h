@@ -21,8 +21,8 @@
 #define KERNEL_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
-/* Hides from the compiler how a pointer was computed, so that what goes by it keeps its place. */
-#define KERNEL_OPAQUE(pointer) __asm__("" : "+r"(pointer))
+/* Hides from the compiler how a position was computed, so that what goes by it keeps its place. */
+#define KERNEL_OPAQUE(position) __asm__("" : "+r"(position))
 
 KERNEL_INLINE int64_t element_bytes(pageattn_type type)
 {

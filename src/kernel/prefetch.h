@@ -21,10 +21,10 @@
 typedef struct prefetcher {
     const char *const *row;
     const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
-    const char *line;        /* the next one, of *row */
     const char *end;         /* of *row */
-    int64_t near_rows;       /* that the row that is due in L1 lies before `row` */
-    uintptr_t to_near;       /* what leads from *row to that row; modulo 2^64, as caches differ */
+    const char *near_end;    /* of the row that is due in L1, near_rows before `row` */
+    int64_t line;            /* the next one of both, counted from their ends: negative */
+    int64_t near_rows;
     int64_t row_bytes;
     int64_t num_tiles;    /* of heads; each of them reads the rows once */
     int64_t unpaid_bytes; /* that were read, and not answered by a prefetch yet */
@@ -32,9 +32,9 @@ typedef struct prefetcher {
 
 KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
 {
-    next->line = *next->row;
-    next->end = next->line + next->row_bytes;
-    next->to_near = (uintptr_t)next->row[-next->near_rows] - (uintptr_t)next->line;
+    next->end = *next->row + next->row_bytes;
+    next->near_end = next->row[-next->near_rows] + next->row_bytes;
+    next->line = -next->row_bytes;
 }
 
 /* For `rows` that are read now, num_tiles times each, 1 at least. */
@@ -53,7 +53,7 @@ KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_b
 /* A prefetch never faults, so a row may end within a line; what lies past its end is not paid. */
 KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
 {
-    next->unpaid_bytes += (next->line - next->end) * next->num_tiles;
+    next->unpaid_bytes += next->line * next->num_tiles;
     if (next->last == NULL || next->row < next->last)
         next->row++;
     prefetcher_enter_row(next);
@@ -61,30 +61,29 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
 
 KERNEL_INLINE void prefetch_into_both(prefetcher *next)
 {
-    __builtin_prefetch(next->line, 0, 2);
-    __builtin_prefetch((const char *)((uintptr_t)next->line + next->to_near), 0, 3);
+    __builtin_prefetch(next->end + next->line, 0, 2);
+    __builtin_prefetch(next->near_end + next->line, 0, 3);
     next->line += LINE_BYTES;
 }
 
 KERNEL_INLINE void prefetch_line(prefetcher *next)
 {
     prefetch_into_both(next);
-    if (next->line >= next->end)
+    if (next->line >= 0)
         prefetcher_leave_row(next);
 }
 
 /* A constant number of lines, which most often lie in one row; says if they do not. */
 KERNEL_INLINE int prefetch_lines_of_row(prefetcher *next, int64_t num_lines)
 {
-    const char *after = next->line + num_lines * LINE_BYTES;
-    if (after > next->end)
+    if (next->line + num_lines * LINE_BYTES > 0)
         return 0;
     KERNEL_UNROLL
     for (int64_t i = 0; i < num_lines; i++) {
         prefetch_into_both(next);
         KERNEL_OPAQUE(next->line); /* or gcc asks for them in another order */
     }
-    if (next->line == next->end)
+    if (next->line == 0)
         prefetcher_leave_row(next);
     return 1;
 }
