@@ -29,7 +29,7 @@
     OPERATION(copysign, lanes_copysign(a, b))                                                      \
     OPERATION(where_less, lanes_where_less(a, b, c, d))                                            \
     OPERATION(canonical_nan, lanes_canonical_nan(a))                                               \
-    OPERATION(exp2_of_integer, lanes_exp2_of_integer(a))                                           \
+    OPERATION(zero_or_scale, lanes_zero_or_scale(a, b, c, d))                                      \
     OPERATION(exponent, lanes_exponent(a))                                                         \
     OPERATION(mantissa, lanes_mantissa(a))                                                         \
     OPERATION(fold_8_4, lanes_fold_8_4(a, b, c, d))                                                \

@@ -203,9 +203,10 @@ static inline __m256 lanes_exp2_half(__m256 n)
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
 
-static inline lanes lanes_exp2_of_integer(lanes n)
+static inline lanes lanes_zero_or_scale(lanes a, lanes b, lanes x, lanes n)
 {
-    return LANES_OF(lanes_exp2_half(n.low), lanes_exp2_half(n.high));
+    const lanes power = LANES_OF(lanes_exp2_half(n.low), lanes_exp2_half(n.high));
+    return lanes_where_less(a, b, lanes_zero(), lanes_mul(x, power));
 }
 
 static inline __m256 lanes_exponent_half(__m256 x)

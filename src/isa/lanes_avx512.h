@@ -171,10 +171,9 @@ static inline lanes lanes_canonical_nan(lanes x)
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x, quiet);
 }
 
-static inline lanes lanes_exp2_of_integer(lanes n)
+static inline lanes lanes_zero_or_scale(lanes a, lanes b, lanes x, lanes n)
 {
-    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), x, n);
 }
 
 static inline lanes lanes_exponent(lanes x)

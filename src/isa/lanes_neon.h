@@ -225,9 +225,10 @@ static inline float32x4_t lanes_exp2_quarter(float32x4_t n)
     return vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23));
 }
 
-static inline lanes lanes_exp2_of_integer(lanes n)
+static inline lanes lanes_zero_or_scale(lanes a, lanes b, lanes x, lanes n)
 {
-    return LANES_EACH(lanes_exp2_quarter, n);
+    const lanes power = LANES_EACH(lanes_exp2_quarter, n);
+    return lanes_where_less(a, b, lanes_zero(), lanes_mul(x, power));
 }
 
 static inline float32x4_t lanes_exponent_quarter(float32x4_t x)

@@ -241,16 +241,19 @@ static inline lanes lanes_canonical_nan(lanes x)
     return x;
 }
 
-/* 2^n for integers -126 <= n <= 127; any float for any other n. */
-static inline lanes lanes_exp2_of_integer(lanes n)
+/* +0 where a < b, else x * 2^n, rounded as a product, for integers -126 <= n <= 127; for any other
+ * n NaN where x is NaN, else any float. */
+static inline lanes lanes_zero_or_scale(lanes a, lanes b, lanes x, lanes n)
 {
     LANES_EACH(i)
     {
         const int inside = n.lane[i] >= -126.0f && n.lane[i] <= 127.0f;
         const uint32_t bits = (uint32_t)((inside ? (int32_t)n.lane[i] : 0) + 127) << 23;
-        memcpy(&n.lane[i], &bits, 4);
+        float power;
+        memcpy(&power, &bits, 4);
+        x.lane[i] = a.lane[i] < b.lane[i] ? 0.0f : x.lane[i] * power;
     }
-    return n;
+    return x;
 }
 
 /* For positive normal x = mantissa * 2^exponent, 1 <= mantissa < 2; any floats for other x. */

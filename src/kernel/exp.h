@@ -31,8 +31,7 @@ static inline lanes lanes_exp(lanes x)
     p = lanes_fma(p, r, lanes_all(1.0f));
     p = lanes_fma(p, r, lanes_all(1.0f));
 
-    const lanes power = lanes_mul(p, lanes_exp2_of_integer(n));
-    return lanes_where_less(x, lanes_all(-87.0f), lanes_zero(), power);
+    return lanes_zero_or_scale(x, lanes_all(-87.0f), p, n);
 }
 
 #endif
