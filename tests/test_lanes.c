@@ -149,16 +149,16 @@ static void test_widen(const vocabulary_isa *isa, const format *f, char *guard)
 }
 
 /* All patterns, as the last 32 elements before the guard page. */
-static void test_load_two_bf16(const vocabulary_isa *isa, char *guard)
+static void test_two_bf16(void (*load)(const void *p, float result[32]), const char *name,
+                          char *guard)
 {
-    const char *name = on(isa, "two groups of bf16");
     float result[32];
     for (int first = 0; first < 0x10000; first += 32) {
         uint16_t halves[32];
         for (int l = 0; l < 32; l++)
             halves[l] = (uint16_t)(first + l);
         memcpy(guard - sizeof halves, halves, sizeof halves);
-        isa->functions->load_two_bf16(guard - sizeof halves, result);
+        load(guard - sizeof halves, result);
         if (widened_wrongly(&formats[0], halves, 16, result) ||
             widened_wrongly(&formats[0], halves + 16, 16, result + 16)) {
             check_failed(name, "from 0x%04x on", (unsigned)first);
@@ -556,7 +556,9 @@ int main(int argc, char **argv)
     char *guard = guard_page();
     for (int i = 0; i < num_isas; i++) {
         test_load_f32(isas[i], guard);
-        test_load_two_bf16(isas[i], guard);
+        test_two_bf16(isas[i]->functions->load_two_bf16, on(isas[i], "two groups of bf16"), guard);
+        test_two_bf16(isas[i]->functions->load_two_bf16_unordered,
+                      on(isas[i], "two groups of bf16, put in order"), guard);
         for (int type = 0; type < NUM_TYPES; type++)
             test_store_first(isas[i], type, guard);
         for (int f = 0; f < 2; f++)

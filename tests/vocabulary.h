@@ -53,6 +53,7 @@ typedef struct vocabulary {
     void (*operation[NUM_OPERATIONS])(const float *const operands[4], float *result, int64_t count);
     void (*load[NUM_TYPES])(const void *p, float result[16]);
     void (*load_two_bf16)(const void *p, float result[32]);
+    void (*load_two_bf16_unordered)(const void *p, float result[32]); /* and put in order */
     void (*load_first[NUM_TYPES])(const void *p, int64_t n, float result[16]);
     void (*store_first[NUM_TYPES])(void *p, const float x[16], int64_t n);
 } vocabulary;

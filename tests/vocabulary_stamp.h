@@ -39,6 +39,15 @@ VOCABULARY_OPERATIONS(OPERATION)
 VOCABULARY_TYPES(TYPE)
 #undef TYPE
 
+static void load_two_bf16_unordered(const void *p, float result[32])
+{
+    lanes first, second;
+    lanes_load_two_bf16_unordered(p, &first, &second);
+    lanes_put_in_order(&first, &second);
+    lanes_store_f32(result, first);
+    lanes_store_f32(result + 16, second);
+}
+
 static void load_two_bf16(const void *p, float result[32])
 {
     lanes first, second;
@@ -57,4 +66,5 @@ const vocabulary VOCABULARY = {
         VOCABULARY_TYPES(TYPE)
 #undef TYPE
             .load_two_bf16 = load_two_bf16,
+    .load_two_bf16_unordered = load_two_bf16_unordered,
 };

@@ -62,6 +62,17 @@ static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *secon
     *second = lanes_load_bf16((const char *)p + 32);
 }
 
+static inline void lanes_load_two_bf16_unordered(const void *p, lanes *first, lanes *second)
+{
+    lanes_load_two_bf16(p, first, second);
+}
+
+static inline void lanes_put_in_order(lanes *first, lanes *second)
+{
+    (void)first;
+    (void)second;
+}
+
 static inline lanes lanes_load_f16(const void *p)
 {
     const __m128i *halves = p;

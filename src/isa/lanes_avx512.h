@@ -60,6 +60,23 @@ static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *secon
     *second = lanes_pick_bf16(halves, 16);
 }
 
+/* The even elements and the odd ones: a shift, and a load that leaves out every lower half. */
+static inline void lanes_load_two_bf16_unordered(const void *p, lanes *first, lanes *second)
+{
+    *first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+    *second = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(0xaaaaaaaa, p));
+}
+
+static inline void lanes_put_in_order(lanes *first, lanes *second)
+{
+    const __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i upper =
+        _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    const lanes even = *first, odd = *second;
+    *first = _mm512_permutex2var_ps(even, lower, odd);
+    *second = _mm512_permutex2var_ps(even, upper, odd);
+}
+
 static inline lanes lanes_load_f16(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));

@@ -106,6 +106,19 @@ static inline void lanes_load_two_bf16(const void *p, lanes *first, lanes *secon
     *second = lanes_load_bf16((const char *)p + 32);
 }
 
+/* The same 32 elements in the order that takes the least work. Vertical operations may follow, then
+ * lanes_put_in_order, which makes them those of lanes_load_two_bf16. */
+static inline void lanes_load_two_bf16_unordered(const void *p, lanes *first, lanes *second)
+{
+    lanes_load_two_bf16(p, first, second);
+}
+
+static inline void lanes_put_in_order(lanes *first, lanes *second)
+{
+    (void)first;
+    (void)second;
+}
+
 static inline lanes lanes_load_f16(const void *p)
 {
     return lanes_load_first_f16(p, 16);

@@ -27,7 +27,16 @@ typedef struct values_block {
     float *o;             /* of the tile's first head */
     int64_t o_stride;
     int from_zero; /* the first tokens of the leaf */
+    int to_end;    /* the last ones */
 } values_block;
+
+/* Whether a tile holds each line of bf16 in the order in which it is widened with the least work.
+ * Its sums stay in that order in o until the leaf's end. At one head the shorter way from memory to
+ * the multiply-add counts for more (docs/performance.md). */
+KERNEL_INLINE int values_are_unordered(pageattn_type type, int num_heads, int num_groups)
+{
+    return type == PAGEATTN_BF16 && num_heads > 1 && num_groups % line_groups(type) == 0;
+}
 
 /* `tail` elements of the last lane group count; 16 for a whole one. The step has read paid_bytes of
  * the same lines before. Line by line, so that few values have to be held beside the sums. */
@@ -46,6 +55,8 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
             value[0] = load_first(type, elements, tail);
         else if (!by_lines)
             value[0] = load_group(type, elements);
+        else if (i == 0 && values_are_unordered(type, num_heads, num_groups))
+            lanes_load_two_bf16_unordered(elements, &value[0], &value[1]);
         else if (i == 0)
             load_line(type, elements, value);
         KERNEL_UNROLL
@@ -104,6 +115,11 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         float *o = block->o + h * block->o_stride + column;
+        if (values_are_unordered(type, num_heads, num_groups) && block->to_end) {
+            KERNEL_UNROLL
+            for (int g = 0; g + 2 <= num_groups; g += 2)
+                lanes_put_in_order(&sum[h][g], &sum[h][g + 1]);
+        }
         KERNEL_UNROLL
         for (int g = 0; g < num_groups; g++)
             lanes_store_f32(o + PAGEATTN_LANES * g, sum[h][g]);
@@ -193,7 +209,8 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
                               .num_tokens = left < VALUES_TOKENS ? left : VALUES_TOKENS,
                               .next = &next,
                               .o_stride = o_stride,
-                              .from_zero = token == leaf->begin};
+                              .from_zero = token == leaf->begin,
+                              .to_end = left <= VALUES_TOKENS};
         for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
             const int64_t heads_left = leaf->num_heads - head;
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
