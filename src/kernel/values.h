@@ -31,11 +31,20 @@ typedef struct values_block {
 } values_block;
 
 /* Whether a tile holds each line of bf16 in the order in which it is widened with the least work.
- * Its sums stay in that order in o until the leaf's end. At one head the shorter way from memory to
- * the multiply-add counts for more (docs/performance.md). */
+ * Its sums stay in that order in o until the leaf's end. At one head this is no faster
+ * (docs/performance.md). */
 KERNEL_INLINE int values_are_unordered(pageattn_type type, int num_heads, int num_groups)
 {
     return type == PAGEATTN_BF16 && num_heads > 1 && num_groups % line_groups(type) == 0;
+}
+
+KERNEL_INLINE void load_line_of_values(pageattn_type type, int unordered, const char *elements,
+                                       lanes value[])
+{
+    if (unordered)
+        lanes_load_two_bf16_unordered(elements, &value[0], &value[1]);
+    else
+        load_line(type, elements, value);
 }
 
 /* `tail` elements of the last lane group count; 16 for a whole one. The step has read paid_bytes of
@@ -55,10 +64,9 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
             value[0] = load_first(type, elements, tail);
         else if (!by_lines)
             value[0] = load_group(type, elements);
-        else if (i == 0 && values_are_unordered(type, num_heads, num_groups))
-            lanes_load_two_bf16_unordered(elements, &value[0], &value[1]);
         else if (i == 0)
-            load_line(type, elements, value);
+            load_line_of_values(type, values_are_unordered(type, num_heads, num_groups), elements,
+                                value);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[h][g] =
