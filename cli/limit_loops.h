@@ -30,7 +30,8 @@ typedef enum cli_prefetch {
     CLI_PREFETCH_L2_HALF,
     CLI_PREFETCH_L1,
     CLI_PREFETCH_L1_HALF,
-    CLI_PREFETCH_L2_THEN_L1, /* as the kernels do */
+    CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
+    CLI_PREFETCH_L1_TWICE,   /* as those do that prefetch into L1 */
     CLI_NUM_PREFETCHES
 } cli_prefetch;
 
@@ -40,8 +41,9 @@ typedef struct cli_limit_loops {
     /* Both return the exclusive or of the 8-byte words read, so that no compiler leaves the reading
      * out, and a test can tell what was read. */
     uint64_t (*read_run)(cli_chunk run);
-    /* While a chunk is read, the one `ahead` places later is prefetched; into L1 after L2, the one
-     * `near` places later, no more than `ahead`: chunks[num_chunks + ahead - 1] must exist. */
+    /* While a chunk is read, the one `ahead` places later is prefetched, and where lines are asked
+     * for twice, the one `near` places later, no more than `ahead`: chunks[num_chunks + ahead - 1]
+     * must exist. */
     uint64_t (*read_chunks[CLI_NUM_PREFETCHES])(const cli_chunk *chunks, int64_t num_chunks,
                                                 int64_t ahead, int64_t near);
     cli_multiply_adds multiply_adds;

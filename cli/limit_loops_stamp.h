@@ -81,6 +81,10 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
         __builtin_prefetch(far + at, 0, 2);
         __builtin_prefetch(near + at, 0, 3);
         break;
+    case CLI_PREFETCH_L1_TWICE:
+        __builtin_prefetch(far + at, 0, 3);
+        __builtin_prefetch(near + at, 0, 3);
+        break;
     case CLI_PREFETCH_L2:
         __builtin_prefetch(far + at, 0, 2);
         break;
@@ -143,6 +147,7 @@ READ_CHUNKS(read_chunks_l2_half, CLI_PREFETCH_L2_HALF)
 READ_CHUNKS(read_chunks_l1, CLI_PREFETCH_L1)
 READ_CHUNKS(read_chunks_l1_half, CLI_PREFETCH_L1_HALF)
 READ_CHUNKS(read_chunks_l2_then_l1, CLI_PREFETCH_L2_THEN_L1)
+READ_CHUNKS(read_chunks_l1_twice, CLI_PREFETCH_L1_TWICE)
 #undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
@@ -182,6 +187,7 @@ const cli_limit_loops LIMIT_LOOPS = {
                     [CLI_PREFETCH_L2_HALF] = read_chunks_l2_half,
                     [CLI_PREFETCH_L1] = read_chunks_l1,
                     [CLI_PREFETCH_L1_HALF] = read_chunks_l1_half,
-                    [CLI_PREFETCH_L2_THEN_L1] = read_chunks_l2_then_l1},
+                    [CLI_PREFETCH_L2_THEN_L1] = read_chunks_l2_then_l1,
+                    [CLI_PREFETCH_L1_TWICE] = read_chunks_l1_twice},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

@@ -41,12 +41,14 @@ const char *cli_prefetch_name(cli_prefetch prefetch)
         [CLI_PREFETCH_L1] = "L1",
         [CLI_PREFETCH_L1_HALF] = "L1 half",
         [CLI_PREFETCH_L2_THEN_L1] = "L2 then L1",
+        [CLI_PREFETCH_L1_TWICE] = "L1 twice",
     };
     return names[prefetch];
 }
 
 #define FAST(name, NAME, ISA, requirement)                                                         \
     extern const pageattn_fast_kernels pageattn_fast_kernels_##name __attribute__((weak));         \
+    extern const pageattn_fast_kernels pageattn_fast_kernels_##name##_l1 __attribute__((weak));    \
     extern const cli_multiply_adds cli_fast_multiply_adds_##name __attribute__((weak));
 #include "isa/fast.def"
 #undef FAST
@@ -58,7 +60,8 @@ static const cli_multiply_adds *multiply_adds_of(const cli_data *data,
     if (data->args.numerics == PAGEATTN_NUMERICS_FAST &&
         pageattn_context_has_fast(context, data->args.key_cache.type)) {
 #define FAST(name, NAME, ISA, requirement)                                                         \
-    if (context->fast_kernels == &pageattn_fast_kernels_##name)                                    \
+    if (context->fast_kernels == &pageattn_fast_kernels_##name ||                                  \
+        context->fast_kernels == &pageattn_fast_kernels_##name##_l1)                               \
         return &cli_fast_multiply_adds_##name;
 #include "isa/fast.def"
 #undef FAST
@@ -110,7 +113,8 @@ bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limi
                            .context = context,
                            .num_rounds = 1,
                            .prefetch = CLI_PREFETCH_L2_THEN_L1,
-                           .prefetch_bytes = PAGEATTN_PREFETCH_BYTES};
+                           .prefetch_bytes = 12288,
+                           .near_prefetch_bytes = 4096};
     limits->loops = cli_limit_loops_built(pageattn_context_isa(context));
     limits->multiply_adds = multiply_adds_of(data, context);
     limits->num_workers = cli_crew_workers(context, data->kv_bytes);
@@ -287,7 +291,7 @@ static int64_t chunks_of_bytes(const cli_limits *limits, int64_t bytes)
 static uint64_t read_stream(page_stream *stream, int64_t num_chunks, int64_t ahead)
 {
     const cli_limits *limits = stream->state->limits;
-    const int64_t near = chunks_of_bytes(limits, PAGEATTN_NEAR_PREFETCH_BYTES);
+    const int64_t near = chunks_of_bytes(limits, limits->near_prefetch_bytes);
     const uint64_t digest = limits->loops->read_chunks[limits->prefetch](
         stream->chunks, num_chunks, ahead, near < ahead ? near : ahead);
     stream->num_chunks -= num_chunks;

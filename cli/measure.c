@@ -82,19 +82,24 @@ static double run_slot(measurement *m, int slot)
 static const struct {
     cli_prefetch how;
     int64_t bytes;
+    int64_t near_bytes; /* of the second one */
 } prefetches[] = {
-    {CLI_PREFETCH_L2, 0},
-    {CLI_PREFETCH_L2, 8192},
-    {CLI_PREFETCH_L2, 16384},
-    {CLI_PREFETCH_L2_HALF, 4096},
-    {CLI_PREFETCH_L2_HALF, 8192},
-    {CLI_PREFETCH_L1, 4096},
-    {CLI_PREFETCH_L1, 8192},
-    {CLI_PREFETCH_L1_HALF, 4096},
-    {CLI_PREFETCH_L1_HALF, 8192},
-    {CLI_PREFETCH_L2_THEN_L1, 8192},
-    {CLI_PREFETCH_L2_THEN_L1, 12288},
-    {CLI_PREFETCH_L2_THEN_L1, 16384},
+    {CLI_PREFETCH_L2, 0, 0},
+    {CLI_PREFETCH_L2, 8192, 0},
+    {CLI_PREFETCH_L2, 16384, 0},
+    {CLI_PREFETCH_L2_HALF, 4096, 0},
+    {CLI_PREFETCH_L2_HALF, 8192, 0},
+    {CLI_PREFETCH_L1, 4096, 0},
+    {CLI_PREFETCH_L1, 8192, 0},
+    {CLI_PREFETCH_L1_HALF, 4096, 0},
+    {CLI_PREFETCH_L1_HALF, 8192, 0},
+    {CLI_PREFETCH_L2_THEN_L1, 8192, 4096},
+    {CLI_PREFETCH_L2_THEN_L1, 12288, 4096},
+    {CLI_PREFETCH_L2_THEN_L1, 16384, 4096},
+    {CLI_PREFETCH_L1_TWICE, 8192, 4096},
+    {CLI_PREFETCH_L1_TWICE, 12288, 4096},
+    {CLI_PREFETCH_L1_TWICE, 12288, 8192},
+    {CLI_PREFETCH_L1_TWICE, 16384, 8192},
 };
 #define NUM_PREFETCHES (sizeof(prefetches) / sizeof(*prefetches))
 
@@ -102,6 +107,7 @@ static void set_prefetch(cli_limits *limits, size_t index)
 {
     limits->prefetch = prefetches[index].how;
     limits->prefetch_bytes = prefetches[index].bytes;
+    limits->near_prefetch_bytes = prefetches[index].near_bytes;
 }
 
 /* Machines and page sizes differ in which is best, so all are tried in turn, lest a noisy moment

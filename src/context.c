@@ -148,10 +148,12 @@ pageattn_status pageattn_context_create(const pageattn_context_options *options,
     pageattn_context *created = allocate_context(allocator);
     if (created == NULL)
         return pageattn_fail(error, PAGEATTN_ERROR_MEMORY, "out of memory for the context");
+    const pageattn_prefetch prefetch = pageattn_best_prefetch(isa);
     *created = (pageattn_context){
-        .kernels = pageattn_kernels_of(isa),
-        .fast_kernels = pageattn_fast_kernels_of(isa),
+        .kernels = pageattn_kernels_of(isa, prefetch),
+        .fast_kernels = pageattn_fast_kernels_of(isa, prefetch),
         .isa = isa,
+        .prefetch = prefetch,
         .allocator = *allocator,
         .min_bytes_per_worker = options->min_bytes_per_worker != 0 ? options->min_bytes_per_worker
                                                                    : DEFAULT_MIN_BYTES_PER_WORKER,

@@ -94,8 +94,10 @@ static const char **repeat_row(const char *row, int64_t count, const char **rows
 /* How far prefetching reaches past a leaf, from its keys or its values. */
 static int64_t rows_ahead(const pageattn_problem *problem)
 {
-    const int64_t beside_keys = pageattn_prefetch_rows(problem->keys.row_bytes);
-    const int64_t beside_values = pageattn_prefetch_rows(problem->values.row_bytes);
+    const int64_t beside_keys =
+        pageattn_prefetch_rows(PAGEATTN_MAX_PREFETCH_BYTES, problem->keys.row_bytes);
+    const int64_t beside_values =
+        pageattn_prefetch_rows(PAGEATTN_MAX_PREFETCH_BYTES, problem->values.row_bytes);
     return beside_keys > beside_values ? beside_keys : beside_values;
 }
 

@@ -55,6 +55,7 @@ static void check_limits(const char *name, const cli_data *data, cli_limits *lim
     check_that(cli_limits_read_sequential(limits, &digest) && digest == first, title);
     for (size_t i = 0; i < CLI_NUM_PREFETCHES * sizeof(distances) / sizeof(*distances); i++) {
         limits->prefetch_bytes = distances[i / CLI_NUM_PREFETCHES];
+        limits->near_prefetch_bytes = limits->prefetch_bytes / 2;
         limits->prefetch = (cli_prefetch)(i % CLI_NUM_PREFETCHES);
         snprintf(title, sizeof(title), "gather read, %s, prefetched into %s %lld bytes ahead", name,
                  cli_prefetch_name(limits->prefetch), (long long)limits->prefetch_bytes);

@@ -15,6 +15,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "context.h"
 #include "isa/lanes_scalar.h"
 #include "kernel/exp.h"
 #include "kernel/log.h"
@@ -301,9 +302,16 @@ static int leave_mode(float_mode mode, unsigned before)
 /* Workers: 1 to 8 threads of the context's own pool, then executors of the caller. */
 enum { MAX_POOL = 8, INLINE = MAX_POOL, REVERSED, FRESH_THREADS, NUM_WORKERS };
 
-static pageattn_isa isas[MAX_ISAS];
-static int num_isas;
-static pageattn_context *contexts[MAX_ISAS][NUM_WORKERS];
+/* One compilation of the kernels. */
+typedef struct kernel_set {
+    pageattn_isa isa;
+    pageattn_prefetch prefetch;
+} kernel_set;
+
+#define MAX_SETS (MAX_ISAS * PAGEATTN_NUM_PREFETCHES)
+static kernel_set sets[MAX_SETS];
+static int num_sets;
+static pageattn_context *contexts[MAX_SETS][NUM_WORKERS];
 static long num_fast_calls;
 static long num_parallel_jobs; /* of the executors, with more than one task */
 
@@ -355,7 +363,18 @@ static void run_on_fresh_threads(void *context, int64_t num_tasks, pageattn_task
         pthread_join(thread[i], NULL);
 }
 
-static pageattn_context *create_context(pageattn_isa isa, int workers)
+/* Those of this build that this CPU can run, whichever of them it does better with. */
+static void find_kernel_sets(void)
+{
+    pageattn_isa isas[MAX_ISAS];
+    const int num_isas = available_isas(isas);
+    for (int isa = 0; isa < num_isas; isa++)
+        for (int prefetch = 0; prefetch < PAGEATTN_NUM_PREFETCHES; prefetch++)
+            if (pageattn_kernels_of(isas[isa], (pageattn_prefetch)prefetch) != NULL)
+                sets[num_sets++] = (kernel_set){isas[isa], (pageattn_prefetch)prefetch};
+}
+
+static pageattn_context *create_context(kernel_set set, int workers)
 {
     pageattn_executor executor = {.struct_size = sizeof(executor),
                                   .num_workers = EXECUTOR_WORKERS,
@@ -366,7 +385,7 @@ static pageattn_context *create_context(pageattn_isa isa, int workers)
     pageattn_context *context;
     pageattn_error error;
     pageattn_context_options_init(&options);
-    options.isa = isa;
+    options.isa = set.isa;
     options.min_bytes_per_worker = 1; /* so that these small calls run in parallel */
     options.num_threads = workers < MAX_POOL ? workers + 1 : 0;
     options.executor = workers < MAX_POOL ? NULL : &executor;
@@ -374,6 +393,9 @@ static pageattn_context *create_context(pageattn_isa isa, int workers)
         printf("FAILED context: %s\n", error.message);
         exit(1);
     }
+    context->prefetch = set.prefetch;
+    context->kernels = pageattn_kernels_of(set.isa, set.prefetch);
+    context->fast_kernels = pageattn_fast_kernels_of(set.isa, set.prefetch);
     return context;
 }
 
@@ -381,7 +403,7 @@ static pageattn_context *create_context(pageattn_isa isa, int workers)
 
 /* One way to call the library. */
 typedef struct guise {
-    int isa; /* index in isas */
+    int set; /* of kernels */
     int workers;
     placement where;
     int32_t num_splits;
@@ -413,9 +435,10 @@ static const char *describe_guise(const logical_case *logical, const guise *how,
     char logical_text[700], where_text[400], workers[32];
     snprintf(workers, sizeof(workers), "%d threads", how->workers + 1);
     snprintf(text, bytes,
-             "%s, %s, splits %d, block %d, megacore %d, inline %d, spare len %lld, scratch %d, "
+             "%s%s, %s, splits %d, block %d, megacore %d, inline %d, spare len %lld, scratch %d, "
              "float mode %d%s, %s, %s",
-             pageattn_isa_name(isas[how->isa]),
+             pageattn_isa_name(sets[how->set].isa),
+             sets[how->set].prefetch == PAGEATTN_PREFETCH_L1 ? " into L1" : "",
              how->workers < MAX_POOL ? workers : executors[how->workers - MAX_POOL],
              (int)how->num_splits, (int)how->pages_per_compute_block, (int)how->megacore_mode,
              (int)how->inline_seq_dim, (long long)how->spare_context_len, how->lend_scratch,
@@ -460,7 +483,7 @@ static int compare(const baseline *expected, const guise *how, const char *out, 
     const logical_case *logical = expected->logical;
     const int64_t num_heads = num_heads_of(logical), bytes = out_row_bytes(logical);
     const int fast = logical->numerics == PAGEATTN_NUMERICS_FAST &&
-                     pageattn_context_has_fast(contexts[how->isa][0], logical->kv_type);
+                     pageattn_context_has_fast(contexts[how->set][0], logical->kv_type);
     num_fast_calls += fast;
     for (int64_t row = 0; row < how->where.num_seqs * num_heads; row++) {
         const int64_t seq = how->where.order[row / num_heads], head = row % num_heads;
@@ -481,8 +504,8 @@ static int attend_in_mode(const guise *how, paged_case *paged, const char *name,
                           float *lse)
 {
     const unsigned before = enter_mode(how->mode);
-    pageattn_context *context = how->fresh_context ? create_context(isas[how->isa], how->workers)
-                                                   : contexts[how->isa][how->workers];
+    pageattn_context *context = how->fresh_context ? create_context(sets[how->set], how->workers)
+                                                   : contexts[how->set][how->workers];
     region scratch = {0};
     if (how->lend_scratch)
         lend_scratch(context, &paged->args, &scratch);
@@ -630,7 +653,7 @@ static void check_rest(const baseline *expected, guise how)
 static guise random_guise(const logical_case *logical, uint64_t *random)
 {
     guise how = plain_guise(logical);
-    how.isa = (int)check_random_int(random, 0, num_isas - 1);
+    how.set = (int)check_random_int(random, 0, num_sets - 1);
     how.workers = (int)check_random_int(random, 0, NUM_WORKERS - 1);
     placement_scatter(random, &how.where);
     how.where.page_size = page_sizes[check_random_int(random, 0, COUNT(page_sizes) - 1)];
@@ -654,12 +677,12 @@ static void check_case(const logical_case *logical, uint64_t *random)
 {
     baseline expected = make_baseline(logical);
     static int num_cases;
-    const int only = reduced_matrix() ? num_cases++ % num_isas : -1;
-    for (int isa = 0; isa < num_isas; isa++) {
+    const int only = reduced_matrix() ? num_cases++ % num_sets : -1;
+    for (int set = 0; set < num_sets; set++) {
         guise how = plain_guise(logical);
-        if (only >= 0 && isa != only)
+        if (only >= 0 && set != only)
             continue;
-        how.isa = isa;
+        how.set = set;
         how.workers = 1;
         check_steering(&expected, how);
         check_places(&expected, how, random);
@@ -744,8 +767,8 @@ static void test_cases(uint64_t *random)
 static int fast_exists(void)
 {
     int exists = 0;
-    for (int isa = 0; isa < num_isas; isa++)
-        exists |= pageattn_context_has_fast(contexts[isa][0], PAGEATTN_BF16);
+    for (int set = 0; set < num_sets; set++)
+        exists |= pageattn_context_has_fast(contexts[set][0], PAGEATTN_BF16);
     return exists;
 }
 
@@ -928,19 +951,19 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     name_crashes();
     uint64_t random = check.seed;
-    num_isas = available_isas(isas);
-    for (int isa = 0; isa < num_isas; isa++)
+    find_kernel_sets();
+    for (int set = 0; set < num_sets; set++)
         for (int workers = 0; workers < NUM_WORKERS; workers++)
-            contexts[isa][workers] = create_context(isas[isa], workers);
+            contexts[set][workers] = create_context(sets[set], workers);
     test_cases(&random);
     test_subnormals(&random);
     test_not_finite(PAGEATTN_F32, PAGEATTN_NUMERICS_EXACT, &random);
     test_not_finite(PAGEATTN_BF16, PAGEATTN_NUMERICS_FAST, &random);
     test_fast(&random);
     test_windows(&random);
-    for (int isa = 0; isa < num_isas; isa++)
+    for (int set = 0; set < num_sets; set++)
         for (int workers = 0; workers < NUM_WORKERS; workers++)
-            pageattn_context_destroy(contexts[isa][workers]);
+            pageattn_context_destroy(contexts[set][workers]);
     check_that(num_parallel_jobs > 100, "work was really dealt to several workers");
     return check_finish();
 }

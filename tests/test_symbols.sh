@@ -49,8 +49,8 @@ while read -r table name; do
         "$(nm -g --defined-only "$object" | awk '{print $3}')"
     same "weak or common symbols of isa/$name.c" "" \
         "$(nm "$object" | awk '$(NF - 1) ~ /^[WwVvuC]$/ {print $NF}')"
-done < <(sed -n 's/^ISA(\([a-z0-9_]*\),.*/kernels_\1 \1/p' src/isa/isa.def
-    sed -n 's/^FAST(\([a-z0-9_]*\),.*/fast_kernels_\1 \1/p' src/isa/fast.def)
+done < <(sed -n 's/^ISA(\([a-z0-9_]*\),.*/kernels_\1 \1\nkernels_\1_l1 \1_l1/p' src/isa/isa.def
+    sed -n 's/^FAST(\([a-z0-9_]*\),.*/fast_kernels_\1 \1\nfast_kernels_\1_l1 \1_l1/p' src/isa/fast.def)
 same "an object for at least one instruction set" yes "$([ "$num_tables" -gt 0 ] && echo yes)"
 
 needed=$(readelf -d "$build/libpageattn.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |

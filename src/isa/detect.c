@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What this build has and this CPU, together with its operating system, can run. */
+#include <string.h>
+
 #include "kernel/kernels.h"
 
 struct pageattn_cpu {
@@ -51,10 +53,25 @@ static struct pageattn_cpu detect(void)
         cpu.avx512_bf16 = (eax & AVX512_BF16) != 0;
     return cpu;
 }
+
+/* Zen 5 is family 26: AMD's Programmer's Manual, volume 3, E.3.1 and E.3.2 on vendor and family. */
+static int is_zen5(void)
+{
+    uint32_t max_leaf, vendor[3] = {0}, eax = 0, ebx, ecx, edx;
+    __get_cpuid(0, &max_leaf, &vendor[0], &vendor[2], &vendor[1]);
+    __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+    const uint32_t family = (eax >> 8 & 0xf) + (eax >> 20 & 0xff);
+    return family == 26 && memcmp(vendor, "AuthenticAMD", sizeof(vendor)) == 0;
+}
 #else
 static struct pageattn_cpu detect(void)
 {
     return (struct pageattn_cpu){0};
+}
+
+static int is_zen5(void)
+{
+    return 0;
 }
 #endif
 
@@ -75,7 +92,8 @@ static int cpu_can_run(pageattn_isa isa)
     return 0;
 }
 
-#define ISA(name, NAME, requirement) extern const pageattn_kernels pageattn_kernels_##name;
+#define ISA(name, NAME, requirement)                                                               \
+    extern const pageattn_kernels pageattn_kernels_##name, pageattn_kernels_##name##_l1;
 #include "isa.def"
 #undef ISA
 
@@ -90,12 +108,14 @@ static int cpu_can_run(pageattn_isa isa)
 #define PASTE_AND_PICK(have, table) PICK(PRESENT_##have table, NULL, 0)
 #define TABLE(have, table) PASTE_AND_PICK(have, table)
 
-static const pageattn_kernels *kernels_built(pageattn_isa isa)
+static const pageattn_kernels *kernels_built(pageattn_isa isa, pageattn_prefetch prefetch)
 {
     switch (isa) {
 #define ISA(name, NAME, requirement)                                                               \
     case PAGEATTN_ISA_##NAME:                                                                      \
-        return TABLE(PAGEATTN_HAVE_##NAME, &pageattn_kernels_##name);
+        return prefetch == PAGEATTN_PREFETCH_L1                                                    \
+                   ? TABLE(PAGEATTN_HAVE_##NAME##_L1, &pageattn_kernels_##name##_l1)               \
+                   : TABLE(PAGEATTN_HAVE_##NAME, &pageattn_kernels_##name);
 #include "isa.def"
 #undef ISA
     case PAGEATTN_ISA_AUTO:
@@ -104,18 +124,19 @@ static const pageattn_kernels *kernels_built(pageattn_isa isa)
     return NULL;
 }
 
-const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa)
+const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa, pageattn_prefetch prefetch)
 {
-    const pageattn_kernels *kernels = kernels_built(isa);
+    const pageattn_kernels *kernels = kernels_built(isa, prefetch);
     return cpu_can_run(isa) ? kernels : NULL;
 }
 
 #define FAST(name, NAME, ISA, requirement)                                                         \
-    extern const pageattn_fast_kernels pageattn_fast_kernels_##name;
+    extern const pageattn_fast_kernels pageattn_fast_kernels_##name,                               \
+        pageattn_fast_kernels_##name##_l1;
 #include "fast.def"
 #undef FAST
 
-const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa)
+const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa, pageattn_prefetch prefetch)
 {
     const struct pageattn_cpu detected = detect();
     const struct pageattn_cpu *cpu = &detected;
@@ -124,11 +145,21 @@ const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa)
         return NULL;
 #define FAST(name, NAME, ISA, requirement)                                                         \
     if (isa == PAGEATTN_ISA_##ISA && (requirement))                                                \
-        kernels = TABLE(PAGEATTN_HAVE_##NAME, &pageattn_fast_kernels_##name);
+        kernels = prefetch == PAGEATTN_PREFETCH_L1                                                 \
+                      ? TABLE(PAGEATTN_HAVE_##NAME##_L1, &pageattn_fast_kernels_##name##_l1)       \
+                      : TABLE(PAGEATTN_HAVE_##NAME, &pageattn_fast_kernels_##name);
 #include "fast.def"
 #undef FAST
     (void)cpu;
+    (void)prefetch;
     return kernels;
+}
+
+/* Measured on Zen 3, 4 and 5, of which only the last does better with L1 (docs/performance.md). */
+pageattn_prefetch pageattn_best_prefetch(pageattn_isa isa)
+{
+    return is_zen5() && kernels_built(isa, PAGEATTN_PREFETCH_L1) != NULL ? PAGEATTN_PREFETCH_L1
+                                                                         : PAGEATTN_PREFETCH_L2;
 }
 
 pageattn_isa pageattn_best_isa(void)
@@ -158,5 +189,5 @@ const char *pageattn_isa_name(pageattn_isa isa)
 
 int pageattn_isa_available(pageattn_isa isa)
 {
-    return pageattn_kernels_of(isa) != NULL;
+    return pageattn_kernels_of(isa, PAGEATTN_PREFETCH_L2) != NULL;
 }

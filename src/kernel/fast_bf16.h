@@ -145,13 +145,18 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 
 /* ---- weights ---- */
 
-#define SOFTMAX_PREFETCHES 2 /* beside each lane group of weights */
+/* Beside each lane group of weights. They run ahead of what is read, by more than L1 holds. */
+#ifdef PREFETCH_INTO_L1
+#define SOFTMAX_PREFETCHES 0
+#else
+#define SOFTMAX_PREFETCHES 2
+#endif
 
 /* As weights_of_head, but the weights are rounded to bf16, and lie so from the start of the array
  * on: never ahead of the logits. A weight that counts in o as its rounding must count so in l, or
  * the weights would no longer add up to 1. None is subnormal, and none outside [begin, end) but +0.
  *
- * Logits and values take so little time here that this would leave the memory idle, so it makes
+ * Logits and values take so little time here that this would leave the memory idle, so it may make
  * prefetches, too. */
 KERNEL_INLINE float rounded_weights_of_head(const pageattn_leaf *leaf, float *logits, float max,
                                             prefetcher *next)
@@ -326,18 +331,19 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const
     const int64_t first = leaf->begin / 2 * 2;
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
+    const int64_t block_tokens = values_block_tokens(leaf->value_head_dim * BF16_BYTES);
 
-    for (int64_t token = first; token < leaf->end; token += VALUES_TOKENS) {
+    for (int64_t token = first; token < leaf->end; token += block_tokens) {
         const int64_t left = leaf->end - token;
         pair_values_block block = {.rows = rows,
                                    .begin = leaf->begin,
                                    .from_token = token,
                                    .to_token =
-                                       left < VALUES_TOKENS ? leaf->end : token + VALUES_TOKENS,
+                                       left < block_tokens ? leaf->end : token + block_tokens,
                                    .next = next,
                                    .o_stride = o_stride,
                                    .from_zero = token == first,
-                                   .to_end = left <= VALUES_TOKENS};
+                                   .to_end = left <= block_tokens};
         for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
             const int64_t heads_left = leaf->num_heads - head;
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;

@@ -57,8 +57,8 @@ static inline float *pageattn_state_sum(float *state, int64_t num_heads, int64_t
  * `rows` is the stream in which memory is read: the keys of tokens begin rounded down to whole lane
  * groups up to end rounded up (those outside [begin, end) repeat an attended row), then the values
  * of [begin, end), then as many that will be read after this leaf as pageattn_prefetch_rows says of
- * a key's row or of a value's, whichever is more; these are prefetched only, never read. And one
- * row more, that is not even prefetched.
+ * PAGEATTN_MAX_PREFETCH_BYTES and a key's row or a value's, whichever is more; these are prefetched
+ * only, never read. And one row more, that is not even prefetched.
  */
 typedef struct pageattn_leaf {
     const char *const *rows;
@@ -78,32 +78,22 @@ typedef struct pageattn_leaf {
     float *logits; /* working memory, [num_heads][PAGEATTN_LEAF_TOKENS] */
 } pageattn_leaf;
 
-/* How far ahead in the stream rows are prefetched: three pages of 16 tokens of 128 bf16, but at
- * least the block of 16 tokens that is worked on, and at most what a stream has room for. */
-#define PAGEATTN_PREFETCH_BYTES 12288
+/* How many rows of row_bytes come within `bytes` of the stream: at least the block of 16 tokens
+ * that is worked on, and at most what a stream has room for. */
 #define PAGEATTN_MIN_PREFETCH_ROWS 16
 #define PAGEATTN_MAX_PREFETCH_ROWS 128
 #define PAGEATTN_STREAM_ROWS (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS + 1)
 
-static inline int64_t pageattn_prefetch_rows(int64_t row_bytes)
+static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
 {
-    const int64_t rows = PAGEATTN_PREFETCH_BYTES / row_bytes;
+    const int64_t rows = bytes / row_bytes;
     if (rows < PAGEATTN_MIN_PREFETCH_ROWS)
         return PAGEATTN_MIN_PREFETCH_ROWS;
     return rows < PAGEATTN_MAX_PREFETCH_ROWS ? rows : PAGEATTN_MAX_PREFETCH_ROWS;
 }
 
-/* How far ahead they are asked for again, into the nearest cache; no farther than at first. */
-#define PAGEATTN_NEAR_PREFETCH_BYTES 4096
-
-static inline int64_t pageattn_near_prefetch_rows(int64_t row_bytes)
-{
-    const int64_t far_rows = pageattn_prefetch_rows(row_bytes);
-    const int64_t rows = PAGEATTN_NEAR_PREFETCH_BYTES / row_bytes;
-    if (rows < 1)
-        return 1;
-    return rows < far_rows ? rows : far_rows;
-}
+/* How far ahead any kernel asks for rows. */
+#define PAGEATTN_MAX_PREFETCH_BYTES 14336
 
 /* Tables by element type are indexed with pageattn_type; entry 0 is unused. */
 #define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)
@@ -132,11 +122,21 @@ typedef struct pageattn_fast_kernels {
     void (*attend_leaf[PAGEATTN_NUM_FLOAT_TYPES])(const pageattn_leaf *leaf, float *state);
 } pageattn_fast_kernels;
 
+/* Into which cache kernels ask for rows at first (prefetch.h). Bits do not depend on it. */
+typedef enum pageattn_prefetch {
+    PAGEATTN_PREFETCH_L2,
+    PAGEATTN_PREFETCH_L1, /* a second compilation, which not every instruction set has */
+    PAGEATTN_NUM_PREFETCHES
+} pageattn_prefetch;
+
 /* The table of an instruction set; NULL if this build or this CPU lacks it. */
-const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa);
+const pageattn_kernels *pageattn_kernels_of(pageattn_isa isa, pageattn_prefetch prefetch);
 
 /* The fast kernels that go with it; NULL if this build or this CPU has none. */
-const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa);
+const pageattn_fast_kernels *pageattn_fast_kernels_of(pageattn_isa isa, pageattn_prefetch prefetch);
+
+/* What this CPU does better with, of what this build has for the instruction set. */
+pageattn_prefetch pageattn_best_prefetch(pageattn_isa isa);
 
 /* The best instruction set that this build and this CPU have. */
 pageattn_isa pageattn_best_isa(void);

@@ -1,17 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decode attention waits for memory. Pages lie anywhere, so the hardware's prefetcher starts anew
- * on each; asking for the rows that come PAGEATTN_PREFETCH_BYTES later in the stream, a little with
- * every little work done, about doubles what one core reads. They are asked for in L2: L1 has too
- * few line fill buffers to hold that many misses. From there each line is asked for a second time,
- * into L1, when it is PAGEATTN_NEAR_PREFETCH_BYTES away: the loads of a tile come in bursts, and
- * arithmetic that fills the core leaves no room to wait for L2. docs/performance.md has the
- * figures.
+ * on each; asking for the rows that come PREFETCH_FAR_BYTES later in the stream, a little with
+ * every little work done, about doubles what one core reads. When a line is PREFETCH_NEAR_BYTES
+ * away it is asked for a second time, into L1: the loads of a tile come in bursts, and arithmetic
+ * that fills the core leaves no room to wait for L2.
+ *
+ * The first time it is asked for in L2, as the L1 of most CPUs can't wait for so many lines at
+ * once. Where it can, L1 from the start does better, and asking twice still does. Kernels for such
+ * a CPU are another compilation, with PREFETCH_INTO_L1: choosing at each line would take 1 to 9 %
+ * of a call in cache. docs/performance.md has the figures.
  */
 #ifndef PAGEATTN_KERNEL_PREFETCH_H
 #define PAGEATTN_KERNEL_PREFETCH_H
 
 #include "elements.h"
+
+#ifdef PREFETCH_INTO_L1
+#define PREFETCH_FAR_BYTES 14336
+#define PREFETCH_NEAR_BYTES 7168
+#define PREFETCH_FAR_LOCALITY 3
+#else
+#define PREFETCH_FAR_BYTES 12288
+#define PREFETCH_NEAR_BYTES 4096
+#define PREFETCH_FAR_LOCALITY 2
+#endif
+_Static_assert(PREFETCH_NEAR_BYTES < PREFETCH_FAR_BYTES &&
+                   PREFETCH_FAR_BYTES <= PAGEATTN_MAX_PREFETCH_BYTES,
+               "a stream has rows for no more");
 
 /*
  * Where in the stream the next line to prefetch lies. It moves through the rows in order and line
@@ -22,7 +38,7 @@ typedef struct prefetcher {
     const char *const *row;
     const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
     const char *end;         /* of *row */
-    const char *near_end;    /* of the row that is due in L1, near_rows before `row` */
+    const char *near_end;    /* of the row that is due again, near_rows before `row` */
     int64_t line;            /* the next one of both, counted from their ends: negative */
     int64_t near_rows;
     int64_t row_bytes;
@@ -37,13 +53,22 @@ KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
     next->line = -next->row_bytes;
 }
 
+/* One row at least, and no farther than at first. */
+KERNEL_INLINE int64_t near_prefetch_rows(int64_t row_bytes, int64_t far_rows)
+{
+    const int64_t rows = PREFETCH_NEAR_BYTES / row_bytes;
+    if (rows < 1)
+        return 1;
+    return rows < far_rows ? rows : far_rows;
+}
+
 /* For `rows` that are read now, num_tiles times each, 1 at least. */
 KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_bytes,
                                           int64_t num_tiles)
 {
-    const int64_t num_rows = pageattn_prefetch_rows(row_bytes);
-    prefetcher next = {.row = rows + num_rows,
-                       .near_rows = num_rows - pageattn_near_prefetch_rows(row_bytes),
+    const int64_t far_rows = pageattn_prefetch_rows(PREFETCH_FAR_BYTES, row_bytes);
+    prefetcher next = {.row = rows + far_rows,
+                       .near_rows = far_rows - near_prefetch_rows(row_bytes, far_rows),
                        .row_bytes = row_bytes,
                        .num_tiles = num_tiles};
     prefetcher_enter_row(&next);
@@ -61,7 +86,7 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
 
 KERNEL_INLINE void prefetch_into_both(prefetcher *next)
 {
-    __builtin_prefetch(next->end + next->line, 0, 2);
+    __builtin_prefetch(next->end + next->line, 0, PREFETCH_FAR_LOCALITY);
     __builtin_prefetch(next->near_end + next->line, 0, 3);
     next->line += LINE_BYTES;
 }

@@ -3,7 +3,7 @@
  * The weighted sum of a leaf's values: o[d] = fma(weight[t], value[t][d], o[d]) in ascending t.
  *
  * The register tile is some heads x some lane groups of the row, LANES_VALUE_SUMS in all. What does
- * not fit a tile is read in several passes over VALUES_TOKENS tokens, which stay in the L1 cache
+ * not fit a tile is read in several passes over a block of tokens, which stay in the L1 cache
  * meanwhile. Wide tiles of many heads widen each value less often; long tiles of few heads read and
  * prefetch whole rows, which is worth 5 to 10 % of the bandwidth. So groups that memory limits get
  * long tiles, unless a wide one holds the row as well; larger groups, which the multiply-adds
@@ -15,10 +15,26 @@
 #include "elements.h"
 #include "prefetch.h"
 
-#define VALUES_TOKENS 32
+#define VALUES_MIN_TOKENS 8 /* in a block */
+#define VALUES_MAX_TOKENS 32
 #define VALUES_MAX_GROUPS 8 /* in a tile */
 
-/* What the tiles of some tokens share. */
+/* How many tokens' rows make a block, a power of two. All passes together prefetch as much as one
+ * reads, so the first leaves a prefetch behind that is not far ahead. Into L1 none is as far as
+ * into L2: there rows of more than 256 bytes take shorter blocks. */
+KERNEL_INLINE int64_t values_block_tokens(int64_t row_bytes)
+{
+    int64_t tokens = VALUES_MAX_TOKENS;
+#ifdef PREFETCH_INTO_L1
+    while (tokens > VALUES_MIN_TOKENS && tokens * row_bytes > 8192)
+        tokens /= 2;
+#else
+    (void)row_bytes;
+#endif
+    return tokens;
+}
+
+/* What the tiles of a block share. */
 typedef struct values_block {
     const char *const *rows;
     int64_t num_tokens;
@@ -209,16 +225,17 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
 {
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
+    const int64_t block_tokens = values_block_tokens(leaf->value_head_dim * element_bytes(type));
     prefetcher next = prefetch_beside_values(type, leaf, rows);
 
-    for (int64_t token = leaf->begin; token < leaf->end; token += VALUES_TOKENS) {
+    for (int64_t token = leaf->begin; token < leaf->end; token += block_tokens) {
         const int64_t left = leaf->end - token;
         values_block block = {.rows = rows + (token - leaf->begin),
-                              .num_tokens = left < VALUES_TOKENS ? left : VALUES_TOKENS,
+                              .num_tokens = left < block_tokens ? left : block_tokens,
                               .next = &next,
                               .o_stride = o_stride,
                               .from_zero = token == leaf->begin,
-                              .to_end = left <= VALUES_TOKENS};
+                              .to_end = left <= block_tokens};
         for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
             const int64_t heads_left = leaf->num_heads - head;
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
