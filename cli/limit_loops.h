@@ -17,6 +17,12 @@ typedef struct cli_chunk {
 
 #define CLI_READ_BYTES 16
 
+/* So many chunks later in a stream of them, and so many bytes: less than a chunk has. */
+typedef struct cli_distance {
+    int64_t chunks;
+    int64_t bytes;
+} cli_distance;
+
 /* Multiply-adds without any other work. */
 typedef struct cli_multiply_adds {
     float (*run)(int64_t num_rounds); /* returns a result, lest a compiler leave it all out */
@@ -24,16 +30,19 @@ typedef struct cli_multiply_adds {
 } cli_multiply_adds;
 
 /* What is prefetched, line by line, while a chunk is read. Half of one is its first half, half as
- * often, for the hardware's prefetcher to read on. */
+ * often, for the hardware's prefetcher to read on. Twice and more: the same line again when it is
+ * nearer. */
 typedef enum cli_prefetch {
     CLI_PREFETCH_L2,
     CLI_PREFETCH_L2_HALF,
     CLI_PREFETCH_L1,
     CLI_PREFETCH_L1_HALF,
     CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
-    CLI_PREFETCH_L1_TWICE,   /* as those do that prefetch into L1 */
+    CLI_PREFETCH_L1_THRICE,  /* as those do that prefetch into L1 */
     CLI_NUM_PREFETCHES
 } cli_prefetch;
+
+#define CLI_MAX_PREFETCH_TIMES 3
 
 const char *cli_prefetch_name(cli_prefetch prefetch);
 
@@ -41,11 +50,11 @@ typedef struct cli_limit_loops {
     /* Both return the exclusive or of the 8-byte words read, so that no compiler leaves the reading
      * out, and a test can tell what was read. */
     uint64_t (*read_run)(cli_chunk run);
-    /* While a chunk is read, the one `ahead` places later is prefetched, and where lines are asked
-     * for twice, the one `near` places later, no more than `ahead`: chunks[num_chunks + ahead - 1]
-     * must exist. */
+    /* While a chunk is read, what is ahead[0] later is prefetched and, where lines are asked for
+     * more than once, ahead[1] and ahead[2], none of them farther than the first:
+     * chunks[num_chunks + ahead[0].chunks] must exist. */
     uint64_t (*read_chunks[CLI_NUM_PREFETCHES])(const cli_chunk *chunks, int64_t num_chunks,
-                                                int64_t ahead, int64_t near);
+                                                const cli_distance ahead[CLI_MAX_PREFETCH_TIMES]);
     cli_multiply_adds multiply_adds;
 } cli_limit_loops;
 

@@ -72,49 +72,72 @@ static uint64_t read_run(cli_chunk run)
     return digest(sum) ^ read_tail(run.data + at, run.bytes - at);
 }
 
-/* The line of a chunk at `at`, where `far` and `near` are chunks to come; `how` is a constant. */
-__attribute__((always_inline)) static inline void prefetch(cli_prefetch how, const char *far,
-                                                           const char *near, int64_t at)
+/* What comes some distance after a chunk: the line at `at` of it is answered by that at `at` of
+ * `data`, but from last_at on by that of the chunk which follows. */
+typedef struct to_come {
+    const char *data;
+    const char *following;
+    int64_t last_at;
+} to_come;
+
+static to_come look_ahead(const cli_chunk *chunk, cli_distance ahead)
+{
+    const cli_chunk *far = chunk + ahead.chunks;
+    const int64_t last_at = chunk->bytes - ahead.bytes;
+    return (to_come){
+        .data = far[0].data + ahead.bytes, .following = far[1].data - last_at, .last_at = last_at};
+}
+
+__attribute__((always_inline)) static inline const char *line_to_come(const to_come *ahead,
+                                                                      int64_t at)
+{
+    return (at < ahead->last_at ? ahead->data : ahead->following) + at;
+}
+
+/* While the line at `at` is read; `how` is a constant. */
+__attribute__((always_inline)) static inline void prefetch(cli_prefetch how, const to_come *ahead,
+                                                           int64_t at)
 {
     switch (how) {
     case CLI_PREFETCH_L2_THEN_L1:
-        __builtin_prefetch(far + at, 0, 2);
-        __builtin_prefetch(near + at, 0, 3);
+        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
+        __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
         break;
-    case CLI_PREFETCH_L1_TWICE:
-        __builtin_prefetch(far + at, 0, 3);
-        __builtin_prefetch(near + at, 0, 3);
+    case CLI_PREFETCH_L1_THRICE:
+        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 3);
+        __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
+        __builtin_prefetch(line_to_come(&ahead[2], at), 0, 3);
         break;
     case CLI_PREFETCH_L2:
-        __builtin_prefetch(far + at, 0, 2);
+        __builtin_prefetch(ahead[0].data + at, 0, 2);
         break;
     case CLI_PREFETCH_L2_HALF:
         if (at / LINE_BYTES % 2 == 0)
-            __builtin_prefetch(far + at / 2, 0, 2);
+            __builtin_prefetch(ahead[0].data + at / 2, 0, 2);
         break;
     case CLI_PREFETCH_L1:
-        __builtin_prefetch(far + at, 0, 3);
+        __builtin_prefetch(ahead[0].data + at, 0, 3);
         break;
     case CLI_PREFETCH_L1_HALF:
         if (at / LINE_BYTES % 2 == 0)
-            __builtin_prefetch(far + at / 2, 0, 3);
+            __builtin_prefetch(ahead[0].data + at / 2, 0, 3);
         break;
     case CLI_NUM_PREFETCHES:
         break;
     }
 }
 
-__attribute__((always_inline)) static inline uint64_t read_and_prefetch(cli_prefetch how,
-                                                                        const cli_chunk *chunks,
-                                                                        int64_t num_chunks,
-                                                                        int64_t ahead, int64_t near)
+__attribute__((always_inline)) static inline uint64_t
+read_and_prefetch(cli_prefetch how, const cli_chunk *chunks, int64_t num_chunks,
+                  const cli_distance ahead[CLI_MAX_PREFETCH_TIMES])
 {
     vector sum[NUM_SUMS] = {{0}};
     uint64_t tails = 0;
     for (int64_t c = 0; c < num_chunks; c++) {
         const char *data = chunks[c].data;
-        const char *far_data = chunks[c + ahead].data;
-        const char *near_data = chunks[c + near].data;
+        const to_come later[CLI_MAX_PREFETCH_TIMES] = {look_ahead(&chunks[c], ahead[0]),
+                                                       look_ahead(&chunks[c], ahead[1]),
+                                                       look_ahead(&chunks[c], ahead[2])};
         const int64_t bytes = chunks[c].bytes;
         int64_t at = 0;
         for (; at + BLOCK_BYTES <= bytes; at += BLOCK_BYTES) {
@@ -122,32 +145,32 @@ __attribute__((always_inline)) static inline uint64_t read_and_prefetch(cli_pref
 #pragma GCC unroll 4
             for (int i = 0; i < BLOCK_LINES; i++) {
                 read_line_of_block(&line, i, sum);
-                prefetch(how, far_data, near_data, at + i * LINE_BYTES);
+                prefetch(how, later, at + i * LINE_BYTES);
             }
         }
         for (; at + LINE_BYTES <= bytes; at += LINE_BYTES) {
             read_line(data + at, sum);
-            prefetch(how, far_data, near_data, at);
+            prefetch(how, later, at);
         }
         if (at < bytes) {
             tails ^= read_tail(data + at, bytes - at);
-            prefetch(how, far_data, near_data, at);
+            prefetch(how, later, at);
         }
     }
     return digest(sum) ^ tails;
 }
 
 #define READ_CHUNKS(name, how)                                                                     \
-    static uint64_t name(const cli_chunk *chunks, int64_t num_chunks, int64_t ahead, int64_t near) \
+    static uint64_t name(const cli_chunk *chunks, int64_t num_chunks, const cli_distance ahead[])  \
     {                                                                                              \
-        return read_and_prefetch(how, chunks, num_chunks, ahead, near);                            \
+        return read_and_prefetch(how, chunks, num_chunks, ahead);                                  \
     }
 READ_CHUNKS(read_chunks_l2, CLI_PREFETCH_L2)
 READ_CHUNKS(read_chunks_l2_half, CLI_PREFETCH_L2_HALF)
 READ_CHUNKS(read_chunks_l1, CLI_PREFETCH_L1)
 READ_CHUNKS(read_chunks_l1_half, CLI_PREFETCH_L1_HALF)
 READ_CHUNKS(read_chunks_l2_then_l1, CLI_PREFETCH_L2_THEN_L1)
-READ_CHUNKS(read_chunks_l1_twice, CLI_PREFETCH_L1_TWICE)
+READ_CHUNKS(read_chunks_l1_thrice, CLI_PREFETCH_L1_THRICE)
 #undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
@@ -188,6 +211,6 @@ const cli_limit_loops LIMIT_LOOPS = {
                     [CLI_PREFETCH_L1] = read_chunks_l1,
                     [CLI_PREFETCH_L1_HALF] = read_chunks_l1_half,
                     [CLI_PREFETCH_L2_THEN_L1] = read_chunks_l2_then_l1,
-                    [CLI_PREFETCH_L1_TWICE] = read_chunks_l1_twice},
+                    [CLI_PREFETCH_L1_THRICE] = read_chunks_l1_thrice},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

@@ -41,7 +41,7 @@ const char *cli_prefetch_name(cli_prefetch prefetch)
         [CLI_PREFETCH_L1] = "L1",
         [CLI_PREFETCH_L1_HALF] = "L1 half",
         [CLI_PREFETCH_L2_THEN_L1] = "L2 then L1",
-        [CLI_PREFETCH_L1_TWICE] = "L1 twice",
+        [CLI_PREFETCH_L1_THRICE] = "L1 thrice",
     };
     return names[prefetch];
 }
@@ -113,8 +113,7 @@ bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limi
                            .context = context,
                            .num_rounds = 1,
                            .prefetch = CLI_PREFETCH_L2_THEN_L1,
-                           .prefetch_bytes = 12288,
-                           .near_prefetch_bytes = 4096};
+                           .prefetch_bytes = {12288, 4096}};
     limits->loops = cli_limit_loops_built(pageattn_context_isa(context));
     limits->multiply_adds = multiply_adds_of(data, context);
     limits->num_workers = cli_crew_workers(context, data->kv_bytes);
@@ -211,7 +210,7 @@ typedef struct page_stream {
     int64_t end_leaf;
     bool values; /* of the leaf are next; else its keys */
     int64_t num_chunks;
-    cli_chunk chunks[PAGEATTN_LEAF_TOKENS + 2 * MAX_AHEAD];
+    cli_chunk chunks[PAGEATTN_LEAF_TOKENS + 2 * (MAX_AHEAD + 1)];
 } page_stream;
 
 static void put_run(page_stream *stream, const char *data, int64_t bytes)
@@ -274,8 +273,8 @@ static bool put_more(page_stream *stream)
     return true;
 }
 
-/* How many chunks are `bytes`, given what this layout's chunks are. */
-static int64_t chunks_of_bytes(const cli_limits *limits, int64_t bytes)
+/* A distance of `bytes`, given what this layout's chunks are. */
+static cli_distance distance(const cli_limits *limits, int64_t bytes)
 {
     const pageattn_tensor *side = &limits->data->args.key_cache;
     const int64_t element = cli_type_bytes(side->type);
@@ -283,17 +282,17 @@ static int64_t chunks_of_bytes(const cli_limits *limits, int64_t bytes)
     const int64_t page_bytes =
         side->stride[2] == side->shape[3] ? side->shape[2] * row_bytes : row_bytes;
     const int64_t chunk = page_bytes < CHUNK_BYTES ? page_bytes : CHUNK_BYTES;
-    const int64_t num_chunks = bytes / chunk;
-    return num_chunks < MAX_AHEAD ? num_chunks : MAX_AHEAD;
+    if (bytes / chunk >= MAX_AHEAD)
+        return (cli_distance){.chunks = MAX_AHEAD};
+    return (cli_distance){.chunks = bytes / chunk, .bytes = bytes % chunk};
 }
 
 /* Reads the first num_chunks and moves the others to the front. */
-static uint64_t read_stream(page_stream *stream, int64_t num_chunks, int64_t ahead)
+static uint64_t read_stream(page_stream *stream, int64_t num_chunks, const cli_distance ahead[])
 {
     const cli_limits *limits = stream->state->limits;
-    const int64_t near = chunks_of_bytes(limits, limits->near_prefetch_bytes);
-    const uint64_t digest = limits->loops->read_chunks[limits->prefetch](
-        stream->chunks, num_chunks, ahead, near < ahead ? near : ahead);
+    const uint64_t digest =
+        limits->loops->read_chunks[limits->prefetch](stream->chunks, num_chunks, ahead);
     stream->num_chunks -= num_chunks;
     memmove(stream->chunks, stream->chunks + num_chunks,
             (size_t)stream->num_chunks * sizeof(*stream->chunks));
@@ -304,17 +303,20 @@ static void read_gather_worker(void *arg, int64_t worker)
 {
     page_stream stream = {.state = arg};
     const cli_limits *limits = stream.state->limits;
-    const int64_t ahead = chunks_of_bytes(limits, limits->prefetch_bytes);
+    cli_distance ahead[CLI_MAX_PREFETCH_TIMES];
     uint64_t digest = 0;
     (void)worker;
+    for (int i = 0; i < CLI_MAX_PREFETCH_TIMES; i++)
+        ahead[i] = distance(limits, limits->prefetch_bytes[i]);
+    const int64_t to_come = ahead[0].chunks + 1;
     while (put_more(&stream)) {
-        if (stream.num_chunks > ahead)
-            digest ^= read_stream(&stream, stream.num_chunks - ahead, ahead);
+        if (stream.num_chunks > to_come)
+            digest ^= read_stream(&stream, stream.num_chunks - to_come, ahead);
     }
     if (stream.num_chunks > 0) {
         /* Nothing comes after the last chunks: prefetch what was just read. */
         const int64_t left = stream.num_chunks;
-        for (int64_t i = 0; i < ahead; i++)
+        for (int64_t i = 0; i < to_come; i++)
             stream.chunks[left + i] = stream.chunks[0];
         digest ^= read_stream(&stream, left, ahead);
     }

@@ -29,12 +29,11 @@ typedef struct cli_limits {
     int64_t num_workers;
     int64_t num_parts;
     int64_t num_leaves;
-    cli_leaf *leaves;            /* in the order of the call */
-    int64_t *part_leaves;        /* part i is leaves [part_leaves[i], part_leaves[i + 1]) */
-    int64_t num_rounds;          /* of multiply-adds, in a part */
-    cli_prefetch prefetch;       /* how the gather read prefetches */
-    int64_t prefetch_bytes;      /* how far ahead; 0: not at all */
-    int64_t near_prefetch_bytes; /* how far away a line is asked for the second time, if it is */
+    cli_leaf *leaves;      /* in the order of the call */
+    int64_t *part_leaves;  /* part i is leaves [part_leaves[i], part_leaves[i + 1]) */
+    int64_t num_rounds;    /* of multiply-adds, in a part */
+    cli_prefetch prefetch; /* how the gather read prefetches */
+    int64_t prefetch_bytes[CLI_MAX_PREFETCH_TIMES]; /* how far ahead; 0: not at all */
 } cli_limits;
 
 /* False, with a sentence, if there is no memory. */

@@ -81,33 +81,30 @@ static double run_slot(measurement *m, int slot)
 /* How the gather read may prefetch. */
 static const struct {
     cli_prefetch how;
-    int64_t bytes;
-    int64_t near_bytes; /* of the second one */
+    int64_t bytes[CLI_MAX_PREFETCH_TIMES];
 } prefetches[] = {
-    {CLI_PREFETCH_L2, 0, 0},
-    {CLI_PREFETCH_L2, 8192, 0},
-    {CLI_PREFETCH_L2, 16384, 0},
-    {CLI_PREFETCH_L2_HALF, 4096, 0},
-    {CLI_PREFETCH_L2_HALF, 8192, 0},
-    {CLI_PREFETCH_L1, 4096, 0},
-    {CLI_PREFETCH_L1, 8192, 0},
-    {CLI_PREFETCH_L1_HALF, 4096, 0},
-    {CLI_PREFETCH_L1_HALF, 8192, 0},
-    {CLI_PREFETCH_L2_THEN_L1, 8192, 4096},
-    {CLI_PREFETCH_L2_THEN_L1, 12288, 4096},
-    {CLI_PREFETCH_L2_THEN_L1, 16384, 4096},
-    {CLI_PREFETCH_L1_TWICE, 8192, 4096},
-    {CLI_PREFETCH_L1_TWICE, 12288, 4096},
-    {CLI_PREFETCH_L1_TWICE, 12288, 8192},
-    {CLI_PREFETCH_L1_TWICE, 16384, 8192},
+    {CLI_PREFETCH_L2, {0}},
+    {CLI_PREFETCH_L2, {8192}},
+    {CLI_PREFETCH_L2, {16384}},
+    {CLI_PREFETCH_L2_HALF, {4096}},
+    {CLI_PREFETCH_L2_HALF, {8192}},
+    {CLI_PREFETCH_L1, {4096}},
+    {CLI_PREFETCH_L1, {8192}},
+    {CLI_PREFETCH_L1_HALF, {4096}},
+    {CLI_PREFETCH_L1_HALF, {8192}},
+    {CLI_PREFETCH_L2_THEN_L1, {8192, 4096}},
+    {CLI_PREFETCH_L2_THEN_L1, {12288, 4096}},
+    {CLI_PREFETCH_L2_THEN_L1, {16384, 4096}},
+    {CLI_PREFETCH_L1_THRICE, {10240, 7168, 4096}},
+    {CLI_PREFETCH_L1_THRICE, {14336, 9216, 5120}},
+    {CLI_PREFETCH_L1_THRICE, {18432, 11264, 5120}},
 };
 #define NUM_PREFETCHES (sizeof(prefetches) / sizeof(*prefetches))
 
 static void set_prefetch(cli_limits *limits, size_t index)
 {
     limits->prefetch = prefetches[index].how;
-    limits->prefetch_bytes = prefetches[index].bytes;
-    limits->near_prefetch_bytes = prefetches[index].near_bytes;
+    memcpy(limits->prefetch_bytes, prefetches[index].bytes, sizeof(limits->prefetch_bytes));
 }
 
 /* Machines and page sizes differ in which is best, so all are tried in turn, lest a noisy moment
@@ -222,7 +219,7 @@ static void summarize(measurement *m, cli_result *result)
         (double)(limits->num_parts * limits->num_rounds * limits->multiply_adds->per_round);
     const double call_share = (double)cli_limits_call_multiply_adds(m->data) / rep_multiply_adds;
     *result = (cli_result){.num_workers = limits->num_workers,
-                           .prefetch_bytes = limits->prefetch_bytes,
+                           .prefetch_bytes = limits->prefetch_bytes[0],
                            .prefetch = limits->prefetch,
                            .num_reps = m->num_reps,
                            .num_calls = m->num_calls,

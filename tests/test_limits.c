@@ -54,11 +54,11 @@ static void check_limits(const char *name, const cli_data *data, cli_limits *lim
     snprintf(title, sizeof(title), "sequential read, %s", name);
     check_that(cli_limits_read_sequential(limits, &digest) && digest == first, title);
     for (size_t i = 0; i < CLI_NUM_PREFETCHES * sizeof(distances) / sizeof(*distances); i++) {
-        limits->prefetch_bytes = distances[i / CLI_NUM_PREFETCHES];
-        limits->near_prefetch_bytes = limits->prefetch_bytes / 2;
+        for (int time = 0; time < CLI_MAX_PREFETCH_TIMES; time++)
+            limits->prefetch_bytes[time] = distances[i / CLI_NUM_PREFETCHES] / (time + 1);
         limits->prefetch = (cli_prefetch)(i % CLI_NUM_PREFETCHES);
         snprintf(title, sizeof(title), "gather read, %s, prefetched into %s %lld bytes ahead", name,
-                 cli_prefetch_name(limits->prefetch), (long long)limits->prefetch_bytes);
+                 cli_prefetch_name(limits->prefetch), (long long)limits->prefetch_bytes[0]);
         check_that(cli_limits_read_gather(limits, &digest) && digest == attended, title);
     }
 }
