@@ -29,9 +29,8 @@ static void print_chosen_isa(const pageattn_context *context)
     const bool wished = wish != NULL && *wish != '\0' && strcmp(wish, "auto") != 0;
     printf("  chosen: %s, %s\n", pageattn_isa_name(pageattn_context_isa(context)),
            wished ? "because PAGEATTN_ISA says so" : "the best that is available");
-    printf("  prefetches into %s\n", context->prefetch == PAGEATTN_PREFETCH_L1
-                                         ? "L1, as this CPU does better with"
-                                         : "L2, then L1");
+    printf("  prefetches into %s\n",
+           context->prefetch == PAGEATTN_PREFETCH_L1 ? "L1, which suits this CPU" : "L2, then L1");
     printf("  fast numerics on it: %s\n",
            pageattn_context_has_fast(context, PAGEATTN_BF16) ? "for bf16 keys and values" : "none");
 }

@@ -72,7 +72,7 @@ holds "bench --list: each model" test "$(grep -c '_paged_decode_h[0-9]' "$work/o
 run info
 holds "info: instruction sets" test "$(grep -cE '^  [a-z0-9]+ +(compiled in|not in this build)' "$work/out")" -eq "$(grep -c '^ISA(' src/isa/isa.def)"
 holds "info: the chosen one" out_has '^  chosen: [a-z0-9]+, the best'
-holds "info: prefetches" out_has '^  prefetches into L[12], '
+holds "info: prefetches" out_has '^  prefetches into L[12], [a-zL]'
 holds "info: fast numerics" out_has '^  fast numerics on it: (for bf16 keys and values|none)$'
 holds "info: threads" out_has '^threads: [0-9]+, from '
 PAGEATTN_ISA=scalar run info

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fast kernels of AVX-512 over pairs_avx512_bf16.h, for CPUs whose L1 can wait for many lines.
- */
+/* The fast kernels over pairs_avx512_bf16.h, for CPUs whose L1 can wait for many lines. */
 #include "pairs_avx512_bf16.h"
 
 #define PREFETCH_INTO_L1

@@ -145,7 +145,7 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 
 /* ---- weights ---- */
 
-/* Beside each lane group of weights. They run ahead of what is read, by more than L1 holds. */
+/* Beside each lane group of weights. They run ahead of what is read, too far ahead for L1. */
 #ifdef PREFETCH_INTO_L1
 #define SOFTMAX_PREFETCHES 0
 #else

@@ -1,33 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decode attention waits for memory. Pages lie anywhere, so the hardware's prefetcher starts anew
- * on each; asking for the rows that come PREFETCH_FAR_BYTES later in the stream, a little with
- * every little work done, about doubles what one core reads. When a line is PREFETCH_NEAR_BYTES
- * away it is asked for a second time, into L1: the loads of a tile come in bursts, and arithmetic
- * that fills the core leaves no room to wait for L2.
+ * on each; asking for rows that come later in the stream, a little with every little work done,
+ * about doubles what one core reads. Each line is asked for again when it is nearer, into L1: the
+ * loads of a tile come in bursts, and arithmetic that fills the core leaves no room to wait for L2.
  *
  * The first time it is asked for in L2, as the L1 of most CPUs can't wait for so many lines at
- * once. Where it can, L1 from the start does better, and asking twice still does. Kernels for such
- * a CPU are another compilation, with PREFETCH_INTO_L1: choosing at each line would take 1 to 9 %
- * of a call in cache. docs/performance.md has the figures.
+ * once. Where it can, L1 from the start does better. It seems to drop what is too much, as asking
+ * a third time helps; and no two distances are the same modulo 4 KiB, or all that is asked for at
+ * one time would share a set of L1. Kernels for such a CPU are another compilation, with
+ * PREFETCH_INTO_L1: choosing at each line would take 1 to 9 % of a call in cache.
+ * docs/performance.md has the figures.
  */
 #ifndef PAGEATTN_KERNEL_PREFETCH_H
 #define PAGEATTN_KERNEL_PREFETCH_H
 
 #include "elements.h"
 
+/* In bytes of the stream. */
 #ifdef PREFETCH_INTO_L1
-#define PREFETCH_FAR_BYTES 14336
-#define PREFETCH_NEAR_BYTES 7168
-#define PREFETCH_FAR_LOCALITY 3
+#define PREFETCH_FIRST_INTO_L1 1
+#define PREFETCH_FAR_BYTES 18432
+#define PREFETCH_MIDDLE_BYTES 11264
+#define PREFETCH_NEAR_BYTES 5120
 #else
+#define PREFETCH_FIRST_INTO_L1 0
 #define PREFETCH_FAR_BYTES 12288
+#define PREFETCH_MIDDLE_BYTES 0 /* not asked for there */
 #define PREFETCH_NEAR_BYTES 4096
-#define PREFETCH_FAR_LOCALITY 2
 #endif
-_Static_assert(PREFETCH_NEAR_BYTES < PREFETCH_FAR_BYTES &&
-                   PREFETCH_FAR_BYTES <= PAGEATTN_MAX_PREFETCH_BYTES,
-               "a stream has rows for no more");
+_Static_assert(PREFETCH_FAR_BYTES <= PAGEATTN_MAX_PREFETCH_BYTES, "a stream has rows for no more");
 
 /*
  * Where in the stream the next line to prefetch lies. It moves through the rows in order and line
@@ -37,9 +39,11 @@ _Static_assert(PREFETCH_NEAR_BYTES < PREFETCH_FAR_BYTES &&
 typedef struct prefetcher {
     const char *const *row;
     const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
-    const char *end;         /* of *row */
-    const char *near_end;    /* of the row that is due again, near_rows before `row` */
-    int64_t line;            /* the next one of both, counted from their ends: negative */
+    const char *far_end;     /* of *row */
+    const char *middle_end;  /* of the row that is due for the second of three times */
+    const char *near_end;    /* of the row that is due for the last time */
+    int64_t line;            /* the next one of all, counted from their ends: negative */
+    int64_t middle_rows;     /* the rows that are due again come so many before *row */
     int64_t near_rows;
     int64_t row_bytes;
     int64_t num_tiles;    /* of heads; each of them reads the rows once */
@@ -48,18 +52,20 @@ typedef struct prefetcher {
 
 KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
 {
-    next->end = *next->row + next->row_bytes;
+    next->far_end = *next->row + next->row_bytes;
+    if (PREFETCH_MIDDLE_BYTES > 0)
+        next->middle_end = next->row[-next->middle_rows] + next->row_bytes;
     next->near_end = next->row[-next->near_rows] + next->row_bytes;
     next->line = -next->row_bytes;
 }
 
-/* One row at least, and no farther than at first. */
-KERNEL_INLINE int64_t near_prefetch_rows(int64_t row_bytes, int64_t far_rows)
+/* How many rows before the farthest come those `bytes` away, which is one row at least. */
+KERNEL_INLINE int64_t rows_before(int64_t far_rows, int64_t bytes, int64_t row_bytes)
 {
-    const int64_t rows = PREFETCH_NEAR_BYTES / row_bytes;
+    const int64_t rows = bytes / row_bytes;
     if (rows < 1)
-        return 1;
-    return rows < far_rows ? rows : far_rows;
+        return far_rows - 1;
+    return rows < far_rows ? far_rows - rows : 0;
 }
 
 /* For `rows` that are read now, num_tiles times each, 1 at least. */
@@ -68,7 +74,8 @@ KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_b
 {
     const int64_t far_rows = pageattn_prefetch_rows(PREFETCH_FAR_BYTES, row_bytes);
     prefetcher next = {.row = rows + far_rows,
-                       .near_rows = far_rows - near_prefetch_rows(row_bytes, far_rows),
+                       .middle_rows = rows_before(far_rows, PREFETCH_MIDDLE_BYTES, row_bytes),
+                       .near_rows = rows_before(far_rows, PREFETCH_NEAR_BYTES, row_bytes),
                        .row_bytes = row_bytes,
                        .num_tiles = num_tiles};
     prefetcher_enter_row(&next);
@@ -84,16 +91,21 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
     prefetcher_enter_row(next);
 }
 
-KERNEL_INLINE void prefetch_into_both(prefetcher *next)
+KERNEL_INLINE void prefetch_each_time(prefetcher *next)
 {
-    __builtin_prefetch(next->end + next->line, 0, PREFETCH_FAR_LOCALITY);
+    if (PREFETCH_FIRST_INTO_L1)
+        __builtin_prefetch(next->far_end + next->line, 0, 3);
+    else
+        __builtin_prefetch(next->far_end + next->line, 0, 2);
+    if (PREFETCH_MIDDLE_BYTES > 0)
+        __builtin_prefetch(next->middle_end + next->line, 0, 3);
     __builtin_prefetch(next->near_end + next->line, 0, 3);
     next->line += LINE_BYTES;
 }
 
 KERNEL_INLINE void prefetch_line(prefetcher *next)
 {
-    prefetch_into_both(next);
+    prefetch_each_time(next);
     if (next->line >= 0)
         prefetcher_leave_row(next);
 }
@@ -105,7 +117,7 @@ KERNEL_INLINE int prefetch_lines_of_row(prefetcher *next, int64_t num_lines)
         return 0;
     KERNEL_UNROLL
     for (int64_t i = 0; i < num_lines; i++) {
-        prefetch_into_both(next);
+        prefetch_each_time(next);
         KERNEL_OPAQUE(next->line); /* or gcc asks for them in another order */
     }
     if (next->line == 0)

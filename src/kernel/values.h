@@ -19,9 +19,9 @@
 #define VALUES_MAX_TOKENS 32
 #define VALUES_MAX_GROUPS 8 /* in a tile */
 
-/* How many tokens' rows make a block, a power of two. All passes together prefetch as much as one
- * reads, so the first leaves a prefetch behind that is not far ahead. Into L1 none is as far as
- * into L2: there rows of more than 256 bytes take shorter blocks. */
+/* How many tokens make a block, a power of two. All passes together prefetch as much as one reads,
+ * so the first comes nearer to the prefetches, by half of the block or more. Those into L1 must not
+ * be caught up with: there rows of more than 256 bytes make shorter blocks. */
 KERNEL_INLINE int64_t values_block_tokens(int64_t row_bytes)
 {
     int64_t tokens = VALUES_MAX_TOKENS;
