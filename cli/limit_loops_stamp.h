@@ -109,14 +109,14 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
         __builtin_prefetch(line_to_come(&ahead[2], at), 0, 3);
         break;
     case CLI_PREFETCH_L2:
-        __builtin_prefetch(ahead[0].data + at, 0, 2);
+        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
         break;
     case CLI_PREFETCH_L2_HALF:
         if (at / LINE_BYTES % 2 == 0)
             __builtin_prefetch(ahead[0].data + at / 2, 0, 2);
         break;
     case CLI_PREFETCH_L1:
-        __builtin_prefetch(ahead[0].data + at, 0, 3);
+        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 3);
         break;
     case CLI_PREFETCH_L1_HALF:
         if (at / LINE_BYTES % 2 == 0)

@@ -109,11 +109,7 @@ static void cut_parts(cli_limits *limits)
 
 bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limits *limits)
 {
-    *limits = (cli_limits){.data = data,
-                           .context = context,
-                           .num_rounds = 1,
-                           .prefetch = CLI_PREFETCH_L2_THEN_L1,
-                           .prefetch_bytes = {12288, 4096}};
+    *limits = (cli_limits){.data = data, .context = context, .num_rounds = 1};
     limits->loops = cli_limit_loops_built(pageattn_context_isa(context));
     limits->multiply_adds = multiply_adds_of(data, context);
     limits->num_workers = cli_crew_workers(context, data->kv_bytes);
@@ -273,7 +269,8 @@ static bool put_more(page_stream *stream)
     return true;
 }
 
-/* A distance of `bytes`, given what this layout's chunks are. */
+/* A distance of `bytes`, given what this layout's chunks are; in whole chunks where the first half
+ * of one is prefetched. */
 static cli_distance distance(const cli_limits *limits, int64_t bytes)
 {
     const pageattn_tensor *side = &limits->data->args.key_cache;
@@ -284,6 +281,8 @@ static cli_distance distance(const cli_limits *limits, int64_t bytes)
     const int64_t chunk = page_bytes < CHUNK_BYTES ? page_bytes : CHUNK_BYTES;
     if (bytes / chunk >= MAX_AHEAD)
         return (cli_distance){.chunks = MAX_AHEAD};
+    if (limits->prefetch == CLI_PREFETCH_L2_HALF || limits->prefetch == CLI_PREFETCH_L1_HALF)
+        return (cli_distance){.chunks = bytes / chunk};
     return (cli_distance){.chunks = bytes / chunk, .bytes = bytes % chunk};
 }
 
