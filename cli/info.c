@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "commands.h"
-#include "context.h"
 #include "environment.h"
+#include "kernel/kernels.h"
 #include "limit_loops.h"
 #include "say.h"
 
@@ -30,7 +30,9 @@ static void print_chosen_isa(const pageattn_context *context)
     printf("  chosen: %s, %s\n", pageattn_isa_name(pageattn_context_isa(context)),
            wished ? "because PAGEATTN_ISA says so" : "the best that is available");
     printf("  prefetches into %s\n",
-           context->prefetch == PAGEATTN_PREFETCH_L1 ? "L1, which suits this CPU" : "L2, then L1");
+           pageattn_best_prefetch(pageattn_context_isa(context)) == PAGEATTN_PREFETCH_L1
+               ? "L1, which suits this CPU"
+               : "L2, then L1");
     printf("  fast numerics on it: %s\n",
            pageattn_context_has_fast(context, PAGEATTN_BF16) ? "for bf16 keys and values" : "none");
 }

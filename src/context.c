@@ -153,7 +153,6 @@ pageattn_status pageattn_context_create(const pageattn_context_options *options,
         .kernels = pageattn_kernels_of(isa, prefetch),
         .fast_kernels = pageattn_fast_kernels_of(isa, prefetch),
         .isa = isa,
-        .prefetch = prefetch,
         .allocator = *allocator,
         .min_bytes_per_worker = options->min_bytes_per_worker != 0 ? options->min_bytes_per_worker
                                                                    : DEFAULT_MIN_BYTES_PER_WORKER,

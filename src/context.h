@@ -12,7 +12,6 @@ struct pageattn_context {
     const pageattn_kernels *kernels;
     const pageattn_fast_kernels *fast_kernels; /* NULL: none */
     pageattn_isa isa;
-    pageattn_prefetch prefetch;
     int32_t num_workers;
     pageattn_pool *pool;        /* NULL beside a caller's executor */
     pageattn_executor executor; /* parallel_for NULL: the pool */

@@ -393,7 +393,6 @@ static pageattn_context *create_context(kernel_set set, int workers)
         printf("FAILED context: %s\n", error.message);
         exit(1);
     }
-    context->prefetch = set.prefetch;
     context->kernels = pageattn_kernels_of(set.isa, set.prefetch);
     context->fast_kernels = pageattn_fast_kernels_of(set.isa, set.prefetch);
     return context;

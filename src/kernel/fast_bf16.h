@@ -146,11 +146,7 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 /* ---- weights ---- */
 
 /* Beside each lane group of weights. They run ahead of what is read, too far ahead for L1. */
-#ifdef PREFETCH_INTO_L1
-#define SOFTMAX_PREFETCHES 0
-#else
-#define SOFTMAX_PREFETCHES 2
-#endif
+#define SOFTMAX_PREFETCHES (PREFETCH_FIRST_INTO_L1 ? 0 : 2)
 
 /* As weights_of_head, but the weights are rounded to bf16, and lie so from the start of the array
  * on: never ahead of the logits. A weight that counts in o as its rounding must count so in l, or

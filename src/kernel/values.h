@@ -17,7 +17,8 @@
 
 #define VALUES_MIN_TOKENS 8 /* in a block */
 #define VALUES_MAX_TOKENS 32
-#define VALUES_MAX_GROUPS 8 /* in a tile */
+#define VALUES_NEAR_BYTES 8192 /* of a block that stays behind the prefetches into L1 */
+#define VALUES_MAX_GROUPS 8    /* in a tile */
 
 /* How many tokens make a block, a power of two. All passes together prefetch as much as one reads,
  * so the first comes nearer to the prefetches, by half of the block or more. Those into L1 must not
@@ -25,12 +26,9 @@
 KERNEL_INLINE int64_t values_block_tokens(int64_t row_bytes)
 {
     int64_t tokens = VALUES_MAX_TOKENS;
-#ifdef PREFETCH_INTO_L1
-    while (tokens > VALUES_MIN_TOKENS && tokens * row_bytes > 8192)
+    while (PREFETCH_FIRST_INTO_L1 && tokens > VALUES_MIN_TOKENS &&
+           tokens * row_bytes > VALUES_NEAR_BYTES)
         tokens /= 2;
-#else
-    (void)row_bytes;
-#endif
     return tokens;
 }
 
