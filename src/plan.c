@@ -4,8 +4,13 @@
 
 #include "kernel/kernels.h"
 
-/* A worker that is held up, or that took the longest task last, costs one task's time at most. */
+/* A worker that is held up costs one task's time at most. */
 #define TASKS_PER_WORKER 16
+
+/* The last tasks are smaller, so that the workers end together: of what is left each takes a part,
+ * as if there were so many more for each worker, but no less than a quarter of a usual one. */
+#define LAST_TASKS_PER_WORKER 2
+#define SMALLEST_TASK_PART 4
 
 /* Pieces of this size hold any sequence whole: context lengths are int32. */
 #define WHOLE_LOG2 32
@@ -77,6 +82,14 @@ static int piece_log2_for(int64_t tokens, int smallest)
     return log2;
 }
 
+/* Usual tasks are TASKS_PER_WORKER for each worker at most. The last 2 of these for each become 2
+ * ln 4 < 3 tasks while what is left falls to a quarter, and 2 of the smallest; and where a shard
+ * ends, or its workers are rounded up, there are a few more. */
+static int64_t max_tasks(int64_t num_workers)
+{
+    return num_workers * (TASKS_PER_WORKER + 3) + 8;
+}
+
 int pageattn_plan_limits_of(const pageattn_problem *problem, int64_t num_seqs, int64_t num_workers,
                             pageattn_plan_limits *limits)
 {
@@ -87,7 +100,7 @@ int pageattn_plan_limits_of(const pageattn_problem *problem, int64_t num_seqs, i
         __builtin_mul_overflow(num_rows, num_leaves, &num_pieces))
         return 0;
 
-    limits->num_tasks = num_workers * TASKS_PER_WORKER + 2;
+    limits->num_tasks = max_tasks(num_workers);
     limits->num_split = num_rows;
     if (problem->num_splits == 0) {
         /* Of W tokens a task gets W / tasks, and a piece is longer than half of that. So less than
@@ -177,27 +190,52 @@ static void make_shards(const pageattn_problem *problem, pageattn_plan *plan)
     }
 }
 
-/* Neighbouring pieces go together until they cost target_tokens. Task last_task, if it comes to
+static int64_t piece_cost(const pageattn_plan *plan, const pageattn_piece *piece)
+{
+    int64_t begin, end;
+    pageattn_piece_positions(&plan->seqs[piece->seq - plan->seq_begin], piece->piece, &begin, &end);
+    return end - begin + PIECE_TOKENS;
+}
+
+static int64_t shard_cost(const pageattn_plan *plan, const pageattn_shard *shard)
+{
+    int64_t cost = 0;
+    for (int64_t i = shard->seq_begin; i < shard->seq_end; i++) {
+        const pageattn_plan_seq *seq = &plan->seqs[i - plan->seq_begin];
+        cost = saturating_add(cost, seq->end - seq->begin + seq->num_pieces * PIECE_TOKENS);
+    }
+    return saturating_mul(cost, shard->kv_head_end - shard->kv_head_begin);
+}
+
+/* What the next task is to cost, where `left` is to be dealt to num_workers. */
+static int64_t task_cost(int64_t usual, int64_t left, int64_t num_workers)
+{
+    const int64_t part = left / (LAST_TASKS_PER_WORKER * num_workers);
+    const int64_t smallest = usual / SMALLEST_TASK_PART;
+    return part >= usual ? usual : part > smallest ? part : smallest;
+}
+
+/* Neighbouring pieces go together until they cost what a task is to. Task last_task, if it comes to
  * that, takes everything that is left. */
-static void deal_shard(int64_t target_tokens, int64_t first_task, int64_t last_task,
-                       pageattn_shard *shard, pageattn_plan *plan)
+static void deal_shard(int64_t usual_cost, int64_t num_workers, int64_t first_task,
+                       int64_t last_task, pageattn_shard *shard, pageattn_plan *plan)
 {
     pageattn_piece piece = {.seq = shard->seq_begin, .kv_head = shard->kv_head_begin};
+    pageattn_task_range *task = NULL;
+    int64_t left = shard_cost(plan, shard);
     int64_t num_tasks = 0;
-    int64_t cost = 0;
+    int64_t room = 0; /* in the task */
 
     for (; piece.seq < shard->seq_end && shard->kv_head_begin < shard->kv_head_end;
          pageattn_piece_next(plan, shard, &piece)) {
-        int64_t begin, end;
-        pageattn_task_range *task = &plan->tasks[first_task + num_tasks - 1];
-        if (num_tasks == 0 || (cost >= target_tokens && first_task + num_tasks - 1 < last_task)) {
-            *++task = (pageattn_task_range){.first = piece};
-            num_tasks++;
-            cost = 0;
+        if (num_tasks == 0 || (room <= 0 && first_task + num_tasks - 1 < last_task)) {
+            task = &plan->tasks[first_task + num_tasks++];
+            *task = (pageattn_task_range){.first = piece};
+            room = task_cost(usual_cost, left, num_workers);
         }
-        pageattn_piece_positions(&plan->seqs[piece.seq - plan->seq_begin], piece.piece, &begin,
-                                 &end);
-        cost = saturating_add(cost, end - begin + PIECE_TOKENS);
+        const int64_t cost = piece_cost(plan, &piece);
+        room -= cost;
+        left -= cost;
         task->num_pieces++;
     }
     shard->first_task = first_task;
@@ -226,9 +264,11 @@ void pageattn_plan_make(const pageattn_problem *problem, int64_t seq_begin, int6
 
     const int64_t cost = saturating_add(num_tokens, saturating_mul(num_pieces, PIECE_TOKENS));
     make_shards(problem, plan);
+    const int64_t last_task = max_tasks(plan->num_workers) - plan->num_shards;
     int64_t first_task = 0;
     for (int i = 0; i < plan->num_shards; i++) {
-        deal_shard(ceil_div(cost, num_tasks), first_task, num_tasks + i, &plan->shard[i], plan);
+        deal_shard(ceil_div(cost, num_tasks), ceil_div(plan->num_workers, plan->num_shards),
+                   first_task, last_task + i, &plan->shard[i], plan);
         first_task += plan->shard[i].num_tasks;
     }
 }
