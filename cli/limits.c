@@ -9,7 +9,10 @@
 #include "kernel/kernels.h"
 #include "say.h"
 
-#define PARTS_PER_WORKER 16
+/* Parts are small, so that the workers end together, but not so small that it takes time to claim
+ * them. */
+#define MAX_PARTS_PER_WORKER 64
+#define MIN_PART_BYTES (64 << 10)
 #define CHUNK_BYTES 4096
 #define MAX_AHEAD PAGEATTN_MAX_PREFETCH_ROWS
 
@@ -94,6 +97,15 @@ static cli_leaf *put_leaves(const cli_data *data, int64_t seq, int64_t kv_head, 
     return leaf;
 }
 
+static int64_t num_parts_for(int64_t bytes, int64_t num_workers)
+{
+    const int64_t most = num_workers * MAX_PARTS_PER_WORKER;
+    const int64_t parts = bytes / MIN_PART_BYTES;
+    if (num_workers == 1)
+        return 1;
+    return parts < num_workers ? num_workers : parts < most ? parts : most;
+}
+
 /* A part ends as soon as it has its share of the tokens. */
 static void cut_parts(cli_limits *limits)
 {
@@ -113,7 +125,7 @@ bool cli_limits_create(const cli_data *data, pageattn_context *context, cli_limi
     limits->loops = cli_limit_loops_built(pageattn_context_isa(context));
     limits->multiply_adds = multiply_adds_of(data, context);
     limits->num_workers = cli_crew_workers(context, data->kv_bytes);
-    limits->num_parts = limits->num_workers == 1 ? 1 : limits->num_workers * PARTS_PER_WORKER;
+    limits->num_parts = num_parts_for(data->kv_bytes, limits->num_workers);
     limits->num_leaves = count_leaves(data);
     limits->leaves = calloc((size_t)limits->num_leaves + 1, sizeof(*limits->leaves));
     limits->part_leaves = malloc((size_t)(limits->num_parts + 1) * sizeof(*limits->part_leaves));
