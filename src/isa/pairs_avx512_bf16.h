@@ -36,13 +36,11 @@ static inline pairs pairs_load_first(const void *p, int64_t n)
     return _mm512_maskz_loadu_epi16(pairs_mask_first(n), p);
 }
 
-/* Writes x as 16 bf16, rounded to nearest even, and returns them widened. A NaN stays one; what is
- * subnormal becomes 0, whatever MXCSR says. */
-static inline lanes pairs_store_rounded(void *p, lanes x)
+/* Writes x as 16 bf16, rounded to nearest even. A NaN stays one; what is subnormal becomes 0,
+ * whatever MXCSR says. */
+static inline void pairs_store_rounded(void *p, lanes x)
 {
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(x);
-    _mm256_storeu_si256(p, rounded);
-    return lanes_widen_bf16(rounded);
+    _mm256_storeu_si256(p, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
 /* The pair at p in all lanes. */

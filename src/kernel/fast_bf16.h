@@ -148,27 +148,34 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 /* Beside each lane group of weights. They run ahead of what is read, too far ahead for L1. */
 #define SOFTMAX_PREFETCHES (PREFETCH_FIRST_INTO_L1 ? 0 : 2)
 
-/* As weights_of_head, but the weights are rounded to bf16, and lie so from the start of the array
- * on: never ahead of the logits. A weight that counts in o as its rounding must count so in l, or
- * the weights would no longer add up to 1. None is subnormal, and none outside [begin, end) but +0.
+/* Replaces a head's logits of tokens [from, to) by their weights, rounded to bf16; both lie at the
+ * start of lane groups. The weights lie from the start of the array on: never ahead of the logits.
+ * None is subnormal, and none outside [begin, end) but +0.
  *
  * Logits and values take so little time here that this would leave the memory idle, so it may make
  * prefetches, too. */
-KERNEL_INLINE float rounded_weights_of_head(const pageattn_leaf *leaf, float *logits, float max,
-                                            prefetcher *next)
+KERNEL_INLINE void round_weights(float *logits, float max, int64_t from, int64_t to,
+                                 prefetcher *next)
 {
-    const int64_t last = pageattn_padded(leaf->end);
     uint16_t *rounded = (uint16_t *)(void *)logits;
-
     const lanes shift = lanes_all(finite_shift(max));
-    lanes sum_lanes = lanes_zero();
-    for (int64_t t = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES; t < last; t += PAGEATTN_LANES) {
-        const lanes weight = lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift));
-        sum_lanes = lanes_add(sum_lanes, pairs_store_rounded(rounded + t, weight));
+    for (int64_t t = from; t < to; t += PAGEATTN_LANES) {
+        pairs_store_rounded(rounded + t, lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift)));
         for (int i = 0; i < SOFTMAX_PREFETCHES; i++)
             prefetch_line(next);
     }
-    return sum_of_lanes(sum_lanes);
+}
+
+/* A weight that counts in o as its rounding must count so in l, or the weights would no longer add
+ * up to 1. */
+KERNEL_INLINE float sum_of_rounded_weights(const pageattn_leaf *leaf, const float *logits)
+{
+    const uint16_t *rounded = (const uint16_t *)(const void *)logits;
+    lanes sum = lanes_zero();
+    for (int64_t t = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES; t < leaf->end;
+         t += PAGEATTN_LANES)
+        sum = lanes_add(sum, lanes_load_bf16(rounded + t));
+    return sum_of_lanes(sum);
 }
 
 /* ---- values ---- */
@@ -320,10 +327,14 @@ KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, const pair_values_blo
     }
 }
 
-/* As leaf_values. Blocks begin at even tokens, so that a pair is never cut. */
-KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const *rows,
-                                    prefetcher *next, float *o)
+/* As leaf_values. Blocks begin at even tokens, so that a pair is never cut.
+ *
+ * A tile's weights are made just before it takes them: all at once, before the first value, they
+ * would leave the memory idle for longer than prefetches can bridge. */
+KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const float *max,
+                                    const char *const *rows, prefetcher *next, float *o)
 {
+    int64_t num_weighted = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t first = leaf->begin / 2 * 2;
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
@@ -343,11 +354,15 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const char *const
         for (int64_t head = 0; head < leaf->num_heads; head += tile_heads) {
             const int64_t heads_left = leaf->num_heads - head;
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
-            block.weights =
-                (const uint16_t *)(const void *)leaf->logits + head * PAIR_WEIGHTS_STRIDE;
+            float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS;
+            for (int64_t h = 0; h < tile; h++)
+                round_weights(logits + h * PAGEATTN_LEAF_TOKENS, max[head + h], num_weighted,
+                              pageattn_padded(block.to_token), next);
+            block.weights = (const uint16_t *)(const void *)logits;
             block.o = o + head * o_stride;
             pair_values_of_heads(tile, &block, leaf->value_head_dim);
         }
+        num_weighted = pageattn_padded(block.to_token);
     }
 }
 
@@ -365,10 +380,9 @@ static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
 
     pair_leaf_logits(leaf);
     mask_heads(leaf, max);
+    pair_leaf_values(leaf, max, value_rows, &next, state);
     for (int64_t h = 0; h < leaf->num_heads; h++)
-        sum[h] =
-            rounded_weights_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max[h], &next);
-    pair_leaf_values(leaf, value_rows, &next, state);
+        sum[h] = sum_of_rounded_weights(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS);
 }
 
 #endif
