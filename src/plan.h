@@ -5,7 +5,8 @@
  * A piece is an aligned run of 2^k leaves of one sequence for one KV head, so that one worker folds
  * it into one state of the tree by itself. A task is a row of neighbouring pieces; tasks are about
  * equally long, the last ones shorter, and there are several for each worker, who takes one after
- * the other: whoever is held up takes fewer. A shard is a set of tasks that belongs to some of the workers.
+ * the other: whoever is held up takes fewer. A shard is a set of tasks that belongs to some of the
+ * workers.
  */
 #ifndef PAGEATTN_PLAN_H
 #define PAGEATTN_PLAN_H
