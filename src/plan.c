@@ -7,8 +7,8 @@
 /* A worker that is held up costs one task's time at most. */
 #define TASKS_PER_WORKER 16
 
-/* The last tasks are smaller, so that the workers end together: of what is left each takes a part,
- * as if there were so many more for each worker, but no less than a quarter of a usual one. */
+/* The last tasks are smaller, so that the workers end together: each is what is left, divided by
+ * twice the workers, but no less than a quarter of a usual one. */
 #define LAST_TASKS_PER_WORKER 2
 #define SMALLEST_TASK_PART 4
 
@@ -82,9 +82,9 @@ static int piece_log2_for(int64_t tokens, int smallest)
     return log2;
 }
 
-/* Usual tasks are TASKS_PER_WORKER for each worker at most. The last 2 of these for each become 2
- * ln 4 < 3 tasks while what is left falls to a quarter, and 2 of the smallest; and where a shard
- * ends, or its workers are rounded up, there are a few more. */
+/* 14 usual tasks for each worker; then, with the work of two more left, less than 3 (2 ln 4) until
+ * a quarter of that is left, and 2 of the smallest. Where a shard ends, or a shard's workers are
+ * rounded up, there are a few more. */
 static int64_t max_tasks(int64_t num_workers)
 {
     return num_workers * (TASKS_PER_WORKER + 3) + 8;
