@@ -144,15 +144,12 @@ static void split_seq(const pageattn_problem *problem, int smallest, int automat
     }
 }
 
-/* Whole sequences where there is one worker and nobody asked for splits. Returns the number of
- * pieces for each KV head. */
-static int64_t split_seqs(const pageattn_problem *problem, int64_t target_tokens,
-                          pageattn_plan *plan)
+/* Whole sequences where there is one worker and nobody asked for splits. */
+static void split_seqs(const pageattn_problem *problem, int64_t target_tokens, pageattn_plan *plan)
 {
     const int smallest = min_piece_log2(problem);
     const int automatic =
         plan->num_workers == 1 ? WHOLE_LOG2 : piece_log2_for(target_tokens, smallest);
-    int64_t num_pieces = 0;
     int64_t num_partials = 0;
     int64_t num_split = 0;
 
@@ -162,9 +159,7 @@ static int64_t split_seqs(const pageattn_problem *problem, int64_t target_tokens
         seq->first_partial = num_partials;
         seq->split_index = seq->num_pieces > 1 ? num_split++ : -1;
         num_partials += seq->num_pieces > 1 ? seq->num_pieces : 0;
-        num_pieces += seq->num_pieces;
     }
-    return num_pieces;
 }
 
 static void make_shards(const pageattn_problem *problem, pageattn_plan *plan)
@@ -215,14 +210,13 @@ static int64_t task_cost(int64_t usual, int64_t left, int64_t num_workers)
     return part >= usual ? usual : part > smallest ? part : smallest;
 }
 
-/* Neighbouring pieces go together until they cost what a task is to. Task last_task, if it comes to
- * that, takes everything that is left. */
-static void deal_shard(int64_t usual_cost, int64_t num_workers, int64_t first_task,
+/* Neighbouring pieces go together until they cost what a task is to; all of them cost `left`. Task
+ * last_task, if it comes to that, takes everything that is left. */
+static void deal_shard(int64_t left, int64_t usual_cost, int64_t num_workers, int64_t first_task,
                        int64_t last_task, pageattn_shard *shard, pageattn_plan *plan)
 {
     pageattn_piece piece = {.seq = shard->seq_begin, .kv_head = shard->kv_head_begin};
     pageattn_task_range *task = NULL;
-    int64_t left = shard_cost(plan, shard);
     int64_t num_tasks = 0;
     int64_t room = 0; /* in the task */
 
@@ -259,15 +253,18 @@ void pageattn_plan_make(const pageattn_problem *problem, int64_t seq_begin, int6
     plan->num_workers = worth < 1 ? 1 : worth < num_workers ? worth : num_workers;
 
     const int64_t num_tasks = plan->num_workers * TASKS_PER_WORKER;
-    const int64_t num_pieces = saturating_mul(
-        split_seqs(problem, ceil_div(num_tokens, num_tasks), plan), problem->num_kv_heads);
-
-    const int64_t cost = saturating_add(num_tokens, saturating_mul(num_pieces, PIECE_TOKENS));
+    split_seqs(problem, ceil_div(num_tokens, num_tasks), plan);
     make_shards(problem, plan);
+
+    int64_t cost[2], all = 0;
+    for (int i = 0; i < plan->num_shards; i++) {
+        cost[i] = shard_cost(plan, &plan->shard[i]);
+        all = saturating_add(all, cost[i]);
+    }
     const int64_t last_task = max_tasks(plan->num_workers) - plan->num_shards;
     int64_t first_task = 0;
     for (int i = 0; i < plan->num_shards; i++) {
-        deal_shard(ceil_div(cost, num_tasks), ceil_div(plan->num_workers, plan->num_shards),
+        deal_shard(cost[i], ceil_div(all, num_tasks), ceil_div(plan->num_workers, plan->num_shards),
                    first_task, last_task + i, &plan->shard[i], plan);
         first_task += plan->shard[i].num_tasks;
     }
