@@ -39,10 +39,11 @@ typedef enum cli_prefetch {
     CLI_PREFETCH_L1_HALF,
     CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
     CLI_PREFETCH_L1_THRICE,  /* as those do that prefetch into L1 */
+    CLI_PREFETCH_L2_THEN_L1_THRICE,
     CLI_NUM_PREFETCHES
 } cli_prefetch;
 
-#define CLI_MAX_PREFETCH_TIMES 3
+#define CLI_MAX_PREFETCH_TIMES 4
 
 const char *cli_prefetch_name(cli_prefetch prefetch);
 
@@ -51,7 +52,7 @@ typedef struct cli_limit_loops {
      * out, and a test can tell what was read. */
     uint64_t (*read_run)(cli_chunk run);
     /* While a chunk is read, what is ahead[0] later is prefetched and, where lines are asked for
-     * more than once, ahead[1] and ahead[2], none of them farther than the first:
+     * more than once, what is ahead[1] and so on, none of them farther than the first:
      * chunks[num_chunks + ahead[0].chunks] must exist. */
     uint64_t (*read_chunks[CLI_NUM_PREFETCHES])(const cli_chunk *chunks, int64_t num_chunks,
                                                 const cli_distance ahead[CLI_MAX_PREFETCH_TIMES]);

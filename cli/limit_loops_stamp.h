@@ -108,6 +108,12 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
         __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
         __builtin_prefetch(line_to_come(&ahead[2], at), 0, 3);
         break;
+    case CLI_PREFETCH_L2_THEN_L1_THRICE:
+        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
+        __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
+        __builtin_prefetch(line_to_come(&ahead[2], at), 0, 3);
+        __builtin_prefetch(line_to_come(&ahead[3], at), 0, 3);
+        break;
     case CLI_PREFETCH_L2:
         __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
         break;
@@ -135,9 +141,10 @@ read_and_prefetch(cli_prefetch how, const cli_chunk *chunks, int64_t num_chunks,
     uint64_t tails = 0;
     for (int64_t c = 0; c < num_chunks; c++) {
         const char *data = chunks[c].data;
-        const to_come later[CLI_MAX_PREFETCH_TIMES] = {look_ahead(&chunks[c], ahead[0]),
-                                                       look_ahead(&chunks[c], ahead[1]),
-                                                       look_ahead(&chunks[c], ahead[2])};
+        to_come later[CLI_MAX_PREFETCH_TIMES];
+#pragma GCC unroll 4
+        for (int i = 0; i < CLI_MAX_PREFETCH_TIMES; i++)
+            later[i] = look_ahead(&chunks[c], ahead[i]);
         const int64_t bytes = chunks[c].bytes;
         int64_t at = 0;
         for (; at + BLOCK_BYTES <= bytes; at += BLOCK_BYTES) {
@@ -171,6 +178,7 @@ READ_CHUNKS(read_chunks_l1, CLI_PREFETCH_L1)
 READ_CHUNKS(read_chunks_l1_half, CLI_PREFETCH_L1_HALF)
 READ_CHUNKS(read_chunks_l2_then_l1, CLI_PREFETCH_L2_THEN_L1)
 READ_CHUNKS(read_chunks_l1_thrice, CLI_PREFETCH_L1_THRICE)
+READ_CHUNKS(read_chunks_l2_then_l1_thrice, CLI_PREFETCH_L2_THEN_L1_THRICE)
 #undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
@@ -211,6 +219,7 @@ const cli_limit_loops LIMIT_LOOPS = {
                     [CLI_PREFETCH_L1] = read_chunks_l1,
                     [CLI_PREFETCH_L1_HALF] = read_chunks_l1_half,
                     [CLI_PREFETCH_L2_THEN_L1] = read_chunks_l2_then_l1,
-                    [CLI_PREFETCH_L1_THRICE] = read_chunks_l1_thrice},
+                    [CLI_PREFETCH_L1_THRICE] = read_chunks_l1_thrice,
+                    [CLI_PREFETCH_L2_THEN_L1_THRICE] = read_chunks_l2_then_l1_thrice},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

@@ -45,6 +45,7 @@ const char *cli_prefetch_name(cli_prefetch prefetch)
         [CLI_PREFETCH_L1_HALF] = "L1 half",
         [CLI_PREFETCH_L2_THEN_L1] = "L2 then L1",
         [CLI_PREFETCH_L1_THRICE] = "L1 thrice",
+        [CLI_PREFETCH_L2_THEN_L1_THRICE] = "L2 then L1 thrice",
     };
     return names[prefetch];
 }
