@@ -138,7 +138,7 @@ static void test_long_paths(void)
 
 static void test_unreadable_files(void)
 {
-    char root[] = "/tmp/test_paths.XXXXXX", path[100];
+    char root[] = P_tmpdir "/test_paths.XXXXXX", path[100];
     static const char *const folders[] = {"", "/proc", "/proc/self", "/proc/self/mountinfo",
                                           "/proc/self/cgroup"};
     if (mkdtemp(root) == NULL) {
