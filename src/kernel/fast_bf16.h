@@ -150,10 +150,8 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
 
 /* Replaces a head's logits of tokens [from, to) by their weights, rounded to bf16; both lie at the
  * start of lane groups. The weights lie from the start of the array on: never ahead of the logits.
- * None is subnormal, and none outside [begin, end) but +0.
- *
- * Logits and values take so little time here that this would leave the memory idle, so it may make
- * prefetches, too. */
+ * None is subnormal, and none outside [begin, end) but +0. It may make prefetches, as logits and
+ * values take so little time here that the memory would be idle meanwhile. */
 KERNEL_INLINE void round_weights(float *logits, float max, int64_t from, int64_t to,
                                  prefetcher *next)
 {
@@ -330,7 +328,7 @@ KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, const pair_values_blo
 /* As leaf_values. Blocks begin at even tokens, so that a pair is never cut.
  *
  * A tile's weights are made just before it takes them: all at once, before the first value, they
- * would leave the memory idle for longer than prefetches can bridge. */
+ * would take longer than prefetches can bridge. */
 KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const float *max,
                                     const char *const *rows, prefetcher *next, float *o)
 {
