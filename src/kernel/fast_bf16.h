@@ -43,26 +43,44 @@ KERNEL_INLINE void round_query(pageattn_type type, const void *row, int64_t head
 /* ---- logits ---- */
 
 /* The next 32 elements of the rows meet those of the query; `n` < 32 at the end of a row. */
-KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, const char *const row[],
-                                 int64_t offset_bytes, const uint16_t *query, prefetcher *next,
+KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, prefetch_pace pace,
+                                 const char *const row[], int64_t offset_bytes,
+                                 const uint16_t *query, prefetcher *next,
                                  lanes sum[][LANES_KEY_HEADS])
 {
+    rows_ahead ahead;
     KERNEL_UNROLL
     for (int t = 0; t < 4; t++) {
         const pairs key = load_pairs(row[t] + offset_bytes, n);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * PAIR_ELEMENTS), key);
-        if (prefetches_singly(num_heads) || n < PAIR_ELEMENTS)
+        if (pace != PACE_COUNTED)
+            prefetch_in_step(next, pace, 4, t, &ahead);
+        else if (prefetches_singly(num_heads) || n < PAIR_ELEMENTS)
             prefetch_for(next, n * BF16_BYTES);
     }
-    if (!prefetches_singly(num_heads) && n == PAIR_ELEMENTS)
+    if (pace != PACE_COUNTED)
+        prefetcher_end_step(next, pace, 4);
+    else if (!prefetches_singly(num_heads) && n == PAIR_ELEMENTS)
         prefetch_for_constant(next, 4 * LINE_BYTES);
 }
 
+/* As dot_lines. */
+KERNEL_INLINE int64_t pair_dot_lines(int num_heads, prefetch_pace pace, int64_t head_dim,
+                                     const char *const row[], const uint16_t *query,
+                                     prefetcher *next, lanes sum[][LANES_KEY_HEADS])
+{
+    int64_t d = 0;
+    for (; d + PAIR_ELEMENTS <= head_dim; d += PAIR_ELEMENTS)
+        pair_dot_step(num_heads, PAIR_ELEMENTS, pace, row, d * BF16_BYTES, query + d * num_heads,
+                      next, sum);
+    return d;
+}
+
 /* Lane sums of tokens first, first + 4, ... of the block, four in all. */
-KERNEL_INLINE void pair_dot_tile(int num_heads, const logits_block *block, const uint16_t *query,
-                                 int first, lanes sum[][LANES_KEY_HEADS])
+KERNEL_INLINE void pair_dot_tile(int num_heads, prefetch_pace pace, const logits_block *block,
+                                 const uint16_t *query, int first, lanes sum[][LANES_KEY_HEADS])
 {
     const char *row[4];
     prefetcher next = *block->next;
@@ -74,23 +92,20 @@ KERNEL_INLINE void pair_dot_tile(int num_heads, const logits_block *block, const
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_zero();
     }
-    int64_t d = 0;
-    for (; d + PAIR_ELEMENTS <= block->head_dim; d += PAIR_ELEMENTS)
-        pair_dot_step(num_heads, PAIR_ELEMENTS, row, d * BF16_BYTES, query + d * num_heads, &next,
-                      sum);
-    if (d < block->head_dim)
-        pair_dot_step(num_heads, block->head_dim - d, row, d * BF16_BYTES, query + d * num_heads,
-                      &next, sum);
+    int64_t d = pair_dot_lines(num_heads, pace, block->head_dim, row, query, &next, sum);
+    if (pace == PACE_COUNTED && d < block->head_dim)
+        pair_dot_step(num_heads, block->head_dim - d, PACE_COUNTED, row, d * BF16_BYTES,
+                      query + d * num_heads, &next, sum);
     *block->next = next;
 }
 
-KERNEL_INLINE void pair_block_logits(int num_heads, const logits_block *block,
+KERNEL_INLINE void pair_block_logits(int num_heads, prefetch_pace pace, const logits_block *block,
                                      const uint16_t *query, float scale, float *logits)
 {
     lanes folded[4][LANES_KEY_HEADS];
     for (int q = 0; q < 4; q++) {
         lanes sum[4][LANES_KEY_HEADS];
-        pair_dot_tile(num_heads, block, query, q, sum);
+        pair_dot_tile(num_heads, pace, block, query, q, sum);
         KERNEL_UNROLL
         for (int h = 0; h < num_heads; h++)
             folded[q][h] = lanes_fold_8_4(sum[0][h], sum[1][h], sum[2][h], sum[3][h]);
@@ -102,21 +117,22 @@ KERNEL_INLINE void pair_block_logits(int num_heads, const logits_block *block,
     }
 }
 
-KERNEL_INLINE void pair_block_logits_of_heads(int64_t num_heads, const logits_block *block,
-                                              const uint16_t *query, float scale, float *logits)
+KERNEL_INLINE void pair_block_logits_of_heads(int64_t num_heads, prefetch_pace pace,
+                                              const logits_block *block, const uint16_t *query,
+                                              float scale, float *logits)
 {
     switch (num_heads) {
     case 1:
-        pair_block_logits(1, block, query, scale, logits);
+        pair_block_logits(1, pace, block, query, scale, logits);
         return;
     case 2:
-        pair_block_logits(2, block, query, scale, logits);
+        pair_block_logits(2, pace, block, query, scale, logits);
         return;
     case 3:
-        pair_block_logits(3, block, query, scale, logits);
+        pair_block_logits(3, pace, block, query, scale, logits);
         return;
     case 4:
-        pair_block_logits(4, block, query, scale, logits);
+        pair_block_logits(4, pace, block, query, scale, logits);
         return;
     default:
         __builtin_unreachable();
@@ -124,7 +140,7 @@ KERNEL_INLINE void pair_block_logits_of_heads(int64_t num_heads, const logits_bl
 }
 
 /* As leaf_logits. */
-KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
+KERNEL_INLINE void pair_leaf_logits(prefetch_pace pace, const pageattn_leaf *leaf)
 {
     const int64_t row_elements = pageattn_padded_pairs(leaf->head_dim);
     const char *const *rows = leaf->rows;
@@ -136,7 +152,7 @@ KERNEL_INLINE void pair_leaf_logits(const pageattn_leaf *leaf)
         for (int64_t head = 0; head < leaf->num_heads; head += LANES_KEY_HEADS) {
             const uint16_t *query =
                 leaf->rounded_query + query_tile_offset(head, row_elements, PAIR_ELEMENTS);
-            pair_block_logits_of_heads(query_tile_heads(leaf->num_heads, head), &block, query,
+            pair_block_logits_of_heads(query_tile_heads(leaf->num_heads, head), pace, &block, query,
                                        leaf->attn_scale,
                                        leaf->logits + head * PAGEATTN_LEAF_TOKENS + token);
         }
@@ -197,15 +213,16 @@ typedef struct pair_values_block {
 #define PAIR_WEIGHTS_STRIDE (2 * PAGEATTN_LEAF_TOKENS)
 
 /* Adds tokens t and t + 1; `tail` elements of each chunk count. */
-KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
+KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail, prefetch_pace pace,
                                     const pair_values_block *block, int64_t t, int has_even,
                                     int has_odd, int64_t offset, prefetcher *next,
                                     lanes sum[][PAIR_MAX_CHUNKS][2])
 {
+    rows_ahead ahead;
     pairs low[PAIR_MAX_CHUNKS], high[PAIR_MAX_CHUNKS];
     const int64_t chunk_bytes = PAIR_ELEMENTS * BF16_BYTES;
     const char *const *row = block->rows + (t - block->begin);
-    if (tail == PAIR_ELEMENTS)
+    if (pace == PACE_COUNTED && tail == PAIR_ELEMENTS)
         prefetch_for_tokens(next, has_even + has_odd, num_chunks * chunk_bytes);
     for (int token = 0; token < has_even + has_odd && tail < PAIR_ELEMENTS; token++)
         prefetch_for(next, tail * BF16_BYTES);
@@ -216,7 +233,13 @@ KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
         const pairs odd = has_odd ? load_pairs(row[1] + at, tail) : pairs_zero();
         low[c] = pairs_beside_low(even, odd);
         high[c] = pairs_beside_high(even, odd);
+        if (pace != PACE_COUNTED) {
+            prefetch_in_step(next, pace, 2 * num_chunks, 2 * c, &ahead);
+            prefetch_in_step(next, pace, 2 * num_chunks, 2 * c + 1, &ahead);
+        }
     }
+    if (pace != PACE_COUNTED)
+        prefetcher_end_step(next, pace, 2 * num_chunks);
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         const pairs weight = pairs_all(block->weights + h * PAIR_WEIGHTS_STRIDE + t);
@@ -248,7 +271,7 @@ KERNEL_INLINE void pair_values_store(float *o, int64_t tail, int to_end, lanes s
         lanes_store_f32(o + PAGEATTN_LANES, sum[1]);
 }
 
-KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
+KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail, prefetch_pace pace,
                                     const pair_values_block *block, int64_t column)
 {
     const int64_t offset = column * BF16_BYTES;
@@ -266,13 +289,15 @@ KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
                              sum[h][c]);
     }
     if (t < block->begin) {
-        pair_values_step(num_heads, num_chunks, tail, block, t, 0, 1, offset, &next, sum);
+        pair_values_step(num_heads, num_chunks, tail, PACE_COUNTED, block, t, 0, 1, offset, &next,
+                         sum);
         t += 2;
     }
     for (; t + 2 <= end; t += 2)
-        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 1, offset, &next, sum);
+        pair_values_step(num_heads, num_chunks, tail, pace, block, t, 1, 1, offset, &next, sum);
     if (t < end)
-        pair_values_step(num_heads, num_chunks, tail, block, t, 1, 0, offset, &next, sum);
+        pair_values_step(num_heads, num_chunks, tail, PACE_COUNTED, block, t, 1, 0, offset, &next,
+                         sum);
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         KERNEL_UNROLL
@@ -283,42 +308,50 @@ KERNEL_INLINE void pair_values_tile(int num_heads, int num_chunks, int64_t tail,
     *block->next = next;
 }
 
-KERNEL_INLINE int64_t pair_values_tiles(int num_heads, int num_chunks,
+KERNEL_INLINE int64_t pair_values_tiles(int num_heads, int num_chunks, prefetch_pace pace,
                                         const pair_values_block *block, int64_t column,
                                         int64_t head_dim)
 {
     for (; column + num_chunks * PAIR_ELEMENTS <= head_dim; column += num_chunks * PAIR_ELEMENTS)
-        pair_values_tile(num_heads, num_chunks, PAIR_ELEMENTS, block, column);
+        pair_values_tile(num_heads, num_chunks, PAIR_ELEMENTS, pace, block, column);
     return column;
 }
 
-KERNEL_INLINE void pair_values_of_tile(int num_heads, const pair_values_block *block,
-                                       int64_t head_dim)
+/* As values_of_tile. */
+KERNEL_INLINE void pair_values_of_tile(int num_heads, prefetch_pace pace,
+                                       const pair_values_block *block, int64_t head_dim)
 {
+    const int num_chunks = LANES_VALUE_SUMS / 2 / num_heads;
     int64_t column = 0;
-    if (LANES_VALUE_SUMS / 2 / num_heads >= PAIR_MAX_CHUNKS)
-        column = pair_values_tiles(num_heads, PAIR_MAX_CHUNKS, block, column, head_dim);
-    column = pair_values_tiles(num_heads, 2, block, column, head_dim);
-    column = pair_values_tiles(num_heads, 1, block, column, head_dim);
+    if (pace != PACE_COUNTED) {
+        const int row_chunks = pace_row_lines(pace);
+        pair_values_tiles(num_heads, num_chunks < row_chunks ? 2 : row_chunks, pace, block, 0,
+                          head_dim);
+        return;
+    }
+    if (num_chunks >= PAIR_MAX_CHUNKS)
+        column = pair_values_tiles(num_heads, PAIR_MAX_CHUNKS, pace, block, column, head_dim);
+    column = pair_values_tiles(num_heads, 2, pace, block, column, head_dim);
+    column = pair_values_tiles(num_heads, 1, pace, block, column, head_dim);
     if (column < head_dim)
-        pair_values_tile(num_heads, 1, head_dim - column, block, column);
+        pair_values_tile(num_heads, 1, head_dim - column, pace, block, column);
 }
 
-KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, const pair_values_block *block,
-                                        int64_t value_head_dim)
+KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, prefetch_pace pace,
+                                        const pair_values_block *block, int64_t value_head_dim)
 {
     switch (num_heads) {
     case 1:
-        pair_values_of_tile(1, block, value_head_dim);
+        pair_values_of_tile(1, pace, block, value_head_dim);
         return;
     case 2:
-        pair_values_of_tile(2, block, value_head_dim);
+        pair_values_of_tile(2, pace, block, value_head_dim);
         return;
     case 3:
-        pair_values_of_tile(3, block, value_head_dim);
+        pair_values_of_tile(3, pace, block, value_head_dim);
         return;
     case 4:
-        pair_values_of_tile(4, block, value_head_dim);
+        pair_values_of_tile(4, pace, block, value_head_dim);
         return;
     default:
         __builtin_unreachable();
@@ -329,15 +362,19 @@ KERNEL_INLINE void pair_values_of_heads(int64_t num_heads, const pair_values_blo
  *
  * A tile's weights are made just before it takes them: all at once, before the first value, they
  * would take longer than prefetches can bridge. */
-KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const float *max,
-                                    const char *const *rows, prefetcher *next, float *o)
+KERNEL_INLINE void pair_leaf_values(prefetch_pace pace, const pageattn_leaf *leaf, const float *max,
+                                    float *o)
 {
+    const char *const *rows = value_rows(leaf);
+    prefetcher next = prefetch_beside_values(PAGEATTN_BF16, leaf);
     int64_t num_weighted = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t first = leaf->begin / 2 * 2;
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
     const int64_t block_tokens = values_block_tokens(leaf->value_head_dim * BF16_BYTES);
 
+    /* The prefetches that the weights make end so much earlier. */
+    next.last = next.row + (leaf->end - leaf->begin) - 1;
     for (int64_t token = first; token < leaf->end; token += block_tokens) {
         const int64_t left = leaf->end - token;
         pair_values_block block = {.rows = rows,
@@ -345,7 +382,7 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const float *max,
                                    .from_token = token,
                                    .to_token =
                                        left < block_tokens ? leaf->end : token + block_tokens,
-                                   .next = next,
+                                   .next = &next,
                                    .o_stride = o_stride,
                                    .from_zero = token == first,
                                    .to_end = left <= block_tokens};
@@ -355,10 +392,10 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const float *max,
             float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS;
             for (int64_t h = 0; h < tile; h++)
                 round_weights(logits + h * PAGEATTN_LEAF_TOKENS, max[head + h], num_weighted,
-                              pageattn_padded(block.to_token), next);
+                              pageattn_padded(block.to_token), &next);
             block.weights = (const uint16_t *)(const void *)logits;
             block.o = o + head * o_stride;
-            pair_values_of_heads(tile, &block, leaf->value_head_dim);
+            pair_values_of_heads(tile, pace, &block, leaf->value_head_dim);
         }
         num_weighted = pageattn_padded(block.to_token);
     }
@@ -366,19 +403,37 @@ KERNEL_INLINE void pair_leaf_values(const pageattn_leaf *leaf, const float *max,
 
 /* ---- the leaf ---- */
 
-/* The prefetches that the softmax makes are those beside the values, which end so much earlier. */
+/* As leaf_stages. */
+typedef struct pair_leaf_stages {
+    void (*logits)(const pageattn_leaf *leaf);
+    void (*values)(const pageattn_leaf *leaf, const float *max, float *o);
+} pair_leaf_stages;
+
+#define PAIR_LEAF_STAGES(name, NAME, pace)                                                         \
+    static KERNEL_NO_INLINE void pair_leaf_logits_##pace(const pageattn_leaf *leaf)                \
+    {                                                                                              \
+        pair_leaf_logits(pace, leaf);                                                              \
+    }                                                                                              \
+    static KERNEL_NO_INLINE void pair_leaf_values_##pace(const pageattn_leaf *leaf,                \
+                                                         const float *max, float *o)               \
+    {                                                                                              \
+        pair_leaf_values(pace, leaf, max, o);                                                      \
+    }
+#define PAIR_LEAF_STAGES_ENTRY(name, NAME, pace)                                                   \
+    [pace] = {pair_leaf_logits_##pace, pair_leaf_values_##pace},
+
+AT_EACH_PACE(PAIR_LEAF_STAGES, bf16, BF16)
+static const pair_leaf_stages pair_stages[NUM_PACES] = {
+    AT_EACH_PACE(PAIR_LEAF_STAGES_ENTRY, bf16, BF16)};
+
 static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
 {
     float *max = pageattn_state_max(state, leaf->num_heads, leaf->value_head_dim);
     float *sum = pageattn_state_sum(state, leaf->num_heads, leaf->value_head_dim);
 
-    const char *const *value_rows = leaf->rows + num_key_rows(leaf);
-    prefetcher next = prefetch_beside_values(PAGEATTN_BF16, leaf, value_rows);
-    next.last = next.row + (leaf->end - leaf->begin) - 1;
-
-    pair_leaf_logits(leaf);
+    pair_stages[pace_of_keys(PAGEATTN_BF16, leaf)].logits(leaf);
     mask_heads(leaf, max);
-    pair_leaf_values(leaf, max, value_rows, &next, state);
+    pair_stages[pace_of_values(PAGEATTN_BF16, leaf)].values(leaf, max, state);
     for (int64_t h = 0; h < leaf->num_heads; h++)
         sum[h] = sum_of_rounded_weights(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS);
 }

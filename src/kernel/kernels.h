@@ -81,7 +81,7 @@ typedef struct pageattn_leaf {
 /* How many rows of row_bytes come within `bytes` of the stream: at least the block of 16 tokens
  * that is worked on, and at most what a stream has room for. */
 #define PAGEATTN_MIN_PREFETCH_ROWS 16
-#define PAGEATTN_MAX_PREFETCH_ROWS 128
+#define PAGEATTN_MAX_PREFETCH_ROWS 192
 #define PAGEATTN_STREAM_ROWS (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS + 1)
 
 static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
@@ -93,7 +93,7 @@ static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
 }
 
 /* How far ahead any kernel asks for rows. */
-#define PAGEATTN_MAX_PREFETCH_BYTES 18432
+#define PAGEATTN_MAX_PREFETCH_BYTES 24576
 
 /* Tables by element type are indexed with pageattn_type; entry 0 is unused. */
 #define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)

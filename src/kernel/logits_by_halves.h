@@ -99,7 +99,7 @@ KERNEL_INLINE void dot_block_of_one(pageattn_type type, const logits_block *bloc
     KERNEL_NO_UNROLL
     for (int first = 0; first < 4; first++) {
         lanes acc[4][LANES_KEY_HEADS];
-        dot_tile(type, 4, 1, block, first, acc);
+        dot_tile(type, 4, 1, PACE_COUNTED, block, first, acc);
         KERNEL_UNROLL
         for (int t = 0; t < 4; t++)
             sums->of[0][first + 4 * t] = acc[t][0];
@@ -152,10 +152,11 @@ KERNEL_INLINE void sum_block(pageattn_type type, int64_t num_heads, const logits
 }
 
 /* 16 logits of each of num_heads heads, PAGEATTN_LEAF_TOKENS apart. */
-KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads,
+KERNEL_INLINE void block_logits_of_heads(pageattn_type type, int64_t num_heads, prefetch_pace pace,
                                          const logits_block *block, float *logits)
 {
     block_sums sums;
+    (void)pace;
     sum_block(type, num_heads, block, &sums);
     for (int64_t h = 0; h < num_heads; h++) {
         const lanes *sum = sums.of[h];

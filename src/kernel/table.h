@@ -10,7 +10,7 @@
 #define KV_TYPE(name, NAME, bytes)                                                                 \
     static void attend_leaf_##name(const pageattn_leaf *leaf, float *state)                        \
     {                                                                                              \
-        attend_leaf(PAGEATTN_##NAME, leaf, state);                                                 \
+        attend_leaf(PAGEATTN_##NAME, leaf_stages_##name, leaf, state);                             \
     }                                                                                              \
     static void scale_query_##name(const void *row, int64_t head_dim, float scale, int64_t head,   \
                                    int64_t num_heads, float *query)                                \

@@ -13,7 +13,7 @@
 #define PAGEATTN_KERNEL_VALUES_H
 
 #include "elements.h"
-#include "prefetch.h"
+#include "prefetch_steadily.h"
 
 #define VALUES_MIN_TOKENS 8 /* in a block */
 #define VALUES_MAX_TOKENS 32
@@ -61,15 +61,23 @@ KERNEL_INLINE void load_line_of_values(pageattn_type type, int unordered, const 
         load_line(type, elements, value);
 }
 
-/* `tail` elements of the last lane group count; 16 for a whole one. The step has read paid_bytes of
- * the same lines before. Line by line, so that few values have to be held beside the sums. */
+/* How many lines a step reads: two tokens, whole lane groups. */
+KERNEL_INLINE int values_step_lines(pageattn_type type, int num_groups)
+{
+    return 2 * num_groups / line_groups(type);
+}
+
+/* `tail` elements of the last lane group count; 16 for a whole one. The step has read num_before
+ * lane groups before. Line by line, so that few values have to be held beside the sums. */
 KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, int64_t tail,
-                             const char *row, const float *weights, int64_t paid_bytes,
-                             prefetcher *next, lanes sum[][VALUES_MAX_GROUPS])
+                             prefetch_pace pace, const char *row, const float *weights,
+                             int num_before, prefetcher *next, rows_ahead *ahead,
+                             lanes sum[][VALUES_MAX_GROUPS])
 {
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int by_lines = num_groups % line_groups(type) == 0;
     lanes value[LINE_MAX_GROUPS];
+    KERNEL_OPAQUE(row);
     KERNEL_UNROLL
     for (int g = 0; g < num_groups; g++) {
         const int i = by_lines ? g % line_groups(type) : 0;
@@ -85,10 +93,14 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
         for (int h = 0; h < num_heads; h++)
             sum[h][g] =
                 lanes_fma(lanes_all(weights[h * PAGEATTN_LEAF_TOKENS]), value[i], sum[h][g]);
-        if (tail < PAGEATTN_LANES)
+        if (pace != PACE_COUNTED) {
+            if (i == line_groups(type) - 1)
+                prefetch_in_step(next, pace, values_step_lines(type, num_groups),
+                                 (num_before + g) / line_groups(type), ahead);
+        } else if (tail < PAGEATTN_LANES)
             prefetch_for(next, tail * element_bytes(type));
         else if (prefetches_singly(num_heads))
-            prefetch_for_part(next, paid_bytes + g * group_bytes, group_bytes);
+            prefetch_for_part(next, (num_before + g) * group_bytes, group_bytes);
     }
 }
 
@@ -98,29 +110,34 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
  * prefetches in front of a step do better than one after each line that is read
  * (docs/performance.md). */
 KERNEL_INLINE void add_tokens(pageattn_type type, int num_heads, int num_groups, int64_t tail,
-                              const values_block *block, int64_t offset, prefetcher *next,
-                              lanes sum[][VALUES_MAX_GROUPS])
+                              prefetch_pace pace, const values_block *block, int64_t offset,
+                              prefetcher *next, lanes sum[][VALUES_MAX_GROUPS])
 {
     const int64_t token_bytes = num_groups * PAGEATTN_LANES * element_bytes(type);
+    const int in_front =
+        pace == PACE_COUNTED && !prefetches_singly(num_heads) && tail == PAGEATTN_LANES;
+    rows_ahead ahead;
     int64_t t = 0;
     for (; t + 2 <= block->num_tokens; t += 2) {
-        if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
+        if (in_front)
             prefetch_for_tokens(next, 2, token_bytes);
         KERNEL_UNROLL
         for (int i = 0; i < 2; i++)
-            add_token(type, num_heads, num_groups, tail, block->rows[t + i] + offset,
-                      block->weights + t + i, i * token_bytes, next, sum);
+            add_token(type, num_heads, num_groups, tail, pace, block->rows[t + i] + offset,
+                      block->weights + t + i, i * num_groups, next, &ahead, sum);
+        if (pace != PACE_COUNTED)
+            prefetcher_end_step(next, pace, values_step_lines(type, num_groups));
     }
     if (t == block->num_tokens)
         return;
-    if (!prefetches_singly(num_heads) && tail == PAGEATTN_LANES)
+    if (in_front)
         prefetch_for_tokens(next, 1, token_bytes);
-    add_token(type, num_heads, num_groups, tail, block->rows[t] + offset, block->weights + t, 0,
-              next, sum);
+    add_token(type, num_heads, num_groups, tail, pace, block->rows[t] + offset, block->weights + t,
+              0, next, &ahead, sum);
 }
 
 KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups, int64_t tail,
-                               const values_block *block, int64_t column)
+                               prefetch_pace pace, const values_block *block, int64_t column)
 {
     const int64_t offset = column * element_bytes(type);
     lanes sum[LANES_VALUE_HEADS][VALUES_MAX_GROUPS];
@@ -133,7 +150,7 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
         for (int g = 0; g < num_groups; g++)
             sum[h][g] = block->from_zero ? lanes_zero() : lanes_load_f32(o + PAGEATTN_LANES * g);
     }
-    add_tokens(type, num_heads, num_groups, tail, block, offset, &next, sum);
+    add_tokens(type, num_heads, num_groups, tail, pace, block, offset, &next, sum);
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
         float *o = block->o + h * block->o_stride + column;
@@ -151,47 +168,55 @@ KERNEL_INLINE void values_tile(pageattn_type type, int num_heads, int num_groups
 
 /* As many whole tiles of the row as fit from `column` on; returns the column after them. */
 KERNEL_INLINE int64_t values_tiles(pageattn_type type, int num_heads, int num_groups,
-                                   const values_block *block, int64_t column, int64_t head_dim)
+                                   prefetch_pace pace, const values_block *block, int64_t column,
+                                   int64_t head_dim)
 {
     for (; column + num_groups * PAGEATTN_LANES <= head_dim; column += num_groups * PAGEATTN_LANES)
-        values_tile(type, num_heads, num_groups, PAGEATTN_LANES, block, column);
+        values_tile(type, num_heads, num_groups, PAGEATTN_LANES, pace, block, column);
     return column;
 }
 
-KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, const values_block *block,
-                                  int64_t head_dim)
+/* Rows that have a pace consist of tiles of one width. */
+KERNEL_INLINE void values_of_tile(pageattn_type type, int num_heads, prefetch_pace pace,
+                                  const values_block *block, int64_t head_dim)
 {
     const int num_groups = LANES_VALUE_SUMS / num_heads;
     int64_t column = 0;
+    if (pace != PACE_COUNTED) {
+        const int row_groups = pace_row_lines(pace) * line_groups(type);
+        values_tiles(type, num_heads, num_groups < row_groups ? 4 : row_groups, pace, block, 0,
+                     head_dim);
+        return;
+    }
     if (num_groups >= VALUES_MAX_GROUPS)
-        column = values_tiles(type, num_heads, VALUES_MAX_GROUPS, block, column, head_dim);
+        column = values_tiles(type, num_heads, VALUES_MAX_GROUPS, pace, block, column, head_dim);
     if (num_groups >= 4)
-        column = values_tiles(type, num_heads, 4, block, column, head_dim);
+        column = values_tiles(type, num_heads, 4, pace, block, column, head_dim);
     if (num_groups >= 2)
-        column = values_tiles(type, num_heads, 2, block, column, head_dim);
-    column = values_tiles(type, num_heads, 1, block, column, head_dim);
+        column = values_tiles(type, num_heads, 2, pace, block, column, head_dim);
+    column = values_tiles(type, num_heads, 1, pace, block, column, head_dim);
     if (column < head_dim)
-        values_tile(type, num_heads, 1, head_dim - column, block, column);
+        values_tile(type, num_heads, 1, head_dim - column, pace, block, column);
 }
 
-KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, const values_block *block,
-                                   int64_t value_head_dim)
+KERNEL_INLINE void values_of_heads(pageattn_type type, int64_t num_heads, prefetch_pace pace,
+                                   const values_block *block, int64_t value_head_dim)
 {
     switch (num_heads) {
     case 1:
-        values_of_tile(type, 1, block, value_head_dim);
+        values_of_tile(type, 1, pace, block, value_head_dim);
         return;
 #if LANES_VALUE_HEADS >= 2
     case 2:
-        values_of_tile(type, 2, block, value_head_dim);
+        values_of_tile(type, 2, pace, block, value_head_dim);
         return;
 #endif
 #if LANES_VALUE_HEADS >= 4
     case 3:
-        values_of_tile(type, 3, block, value_head_dim);
+        values_of_tile(type, 3, pace, block, value_head_dim);
         return;
     case 4:
-        values_of_tile(type, 4, block, value_head_dim);
+        values_of_tile(type, 4, pace, block, value_head_dim);
         return;
 #endif
     default:
@@ -209,22 +234,38 @@ KERNEL_INLINE int64_t values_tile_heads(int64_t num_heads, int64_t value_head_di
     return num_heads <= many && long_holds_row && !wide_holds_row ? few : many;
 }
 
-KERNEL_INLINE prefetcher prefetch_beside_values(pageattn_type type, const pageattn_leaf *leaf,
-                                                const char *const *rows)
+KERNEL_INLINE int64_t num_value_tiles(const pageattn_leaf *leaf)
 {
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
-    return prefetcher_start(rows, leaf->value_head_dim * element_bytes(type),
-                            (leaf->num_heads + tile_heads - 1) / tile_heads);
+    return (leaf->num_heads + tile_heads - 1) / tile_heads;
 }
 
-/* `rows` is where the leaf's values start in the stream; o is written whole. */
-KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
-                               const char *const *rows, float *o)
+KERNEL_INLINE prefetch_pace pace_of_values(pageattn_type type, const pageattn_leaf *leaf)
 {
+    return pace_of(leaf->value_head_dim * element_bytes(type), num_value_tiles(leaf));
+}
+
+/* The values come after the keys in the stream. */
+KERNEL_INLINE const char *const *value_rows(const pageattn_leaf *leaf)
+{
+    return leaf->rows + num_key_rows(leaf);
+}
+
+KERNEL_INLINE prefetcher prefetch_beside_values(pageattn_type type, const pageattn_leaf *leaf)
+{
+    return prefetcher_start(value_rows(leaf), leaf->value_head_dim * element_bytes(type),
+                            num_value_tiles(leaf));
+}
+
+/* o is written whole. */
+KERNEL_INLINE void leaf_values(pageattn_type type, prefetch_pace pace, const pageattn_leaf *leaf,
+                               float *o)
+{
+    const char *const *rows = value_rows(leaf);
     const int64_t o_stride = pageattn_padded(leaf->value_head_dim);
     const int64_t tile_heads = values_tile_heads(leaf->num_heads, leaf->value_head_dim);
     const int64_t block_tokens = values_block_tokens(leaf->value_head_dim * element_bytes(type));
-    prefetcher next = prefetch_beside_values(type, leaf, rows);
+    prefetcher next = prefetch_beside_values(type, leaf);
 
     for (int64_t token = leaf->begin; token < leaf->end; token += block_tokens) {
         const int64_t left = leaf->end - token;
@@ -239,7 +280,7 @@ KERNEL_INLINE void leaf_values(pageattn_type type, const pageattn_leaf *leaf,
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
             block.weights = leaf->logits + head * PAGEATTN_LEAF_TOKENS + token;
             block.o = o + head * o_stride;
-            values_of_heads(type, tile, &block, leaf->value_head_dim);
+            values_of_heads(type, tile, pace, &block, leaf->value_head_dim);
         }
     }
 }

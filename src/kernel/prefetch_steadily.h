@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prefetches beside the commonest rows, which have two or four lines and are read by one or two
+ * tiles of heads. There each step asks for as many lines as it pays for, and which these are is
+ * known when it is compiled: nothing is counted, no step branches, and lines are asked for one by
+ * one between the multiply-adds. Counting takes more instructions than the arithmetic.
+ *
+ * So where a step asks for whole rows, which is where memory limits, there is time to ask a fourth
+ * time, farther ahead. Only kernels that prefetch into L1 do all this: on the CPUs of the others it
+ * was not measured. docs/performance.md has the figures.
+ */
+#ifndef PAGEATTN_KERNEL_PREFETCH_STEADILY_H
+#define PAGEATTN_KERNEL_PREFETCH_STEADILY_H
+
+#include "prefetch.h"
+
+/* What must be known when a step is compiled: for each, the stages of a leaf are stamped. */
+typedef enum prefetch_pace {
+    PACE_COUNTED, /* not of this file: prefetch.h counts */
+    PACE_2_LINES_1_TILE,
+    PACE_2_LINES_2_TILES,
+    PACE_4_LINES_1_TILE,
+    PACE_4_LINES_2_TILES,
+    NUM_PACES
+} prefetch_pace;
+
+#ifdef PREFETCH_INTO_L1
+#define AT_EACH_PACE(STAMP, name, NAME)                                                            \
+    STAMP(name, NAME, PACE_COUNTED)                                                                \
+    STAMP(name, NAME, PACE_2_LINES_1_TILE)                                                         \
+    STAMP(name, NAME, PACE_2_LINES_2_TILES)                                                        \
+    STAMP(name, NAME, PACE_4_LINES_1_TILE)                                                         \
+    STAMP(name, NAME, PACE_4_LINES_2_TILES)
+#else
+#define AT_EACH_PACE(STAMP, name, NAME) STAMP(name, NAME, PACE_COUNTED)
+#endif
+
+KERNEL_INLINE prefetch_pace pace_of(int64_t row_bytes, int64_t num_tiles)
+{
+    if (!PREFETCH_FIRST_INTO_L1 || num_tiles > 2)
+        return PACE_COUNTED;
+    if (row_bytes == 2 * LINE_BYTES)
+        return num_tiles == 1 ? PACE_2_LINES_1_TILE : PACE_2_LINES_2_TILES;
+    if (row_bytes == 4 * LINE_BYTES)
+        return num_tiles == 1 ? PACE_4_LINES_1_TILE : PACE_4_LINES_2_TILES;
+    return PACE_COUNTED;
+}
+
+KERNEL_INLINE int pace_row_lines(prefetch_pace pace)
+{
+    return pace == PACE_2_LINES_1_TILE || pace == PACE_2_LINES_2_TILES ? 2 : 4;
+}
+
+KERNEL_INLINE int pace_tiles(prefetch_pace pace)
+{
+    return pace == PACE_2_LINES_1_TILE || pace == PACE_4_LINES_1_TILE ? 1 : 2;
+}
+
+KERNEL_INLINE void prefetch_here(const char *line)
+{
+#ifdef PREFETCH_INTO_L1
+    /* gcc puts builtin prefetches in the order of their addresses, far from where they stand. */
+    __asm__ volatile("prefetcht0 %0" : : "m"(*line));
+#else
+    __builtin_prefetch(line, 0, 3);
+#endif
+}
+
+#define STEADY_TIMES 4
+
+/* The rows that a step asks for at the moment, the farthest first. */
+typedef struct rows_ahead {
+    const char *of[STEADY_TIMES];
+} rows_ahead;
+
+/* Comes after each line of num_lines that a step reads, four or eight. */
+KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, int num_lines,
+                                    int line, rows_ahead *rows)
+{
+    static const int64_t bytes[STEADY_TIMES] = {PAGEATTN_MAX_PREFETCH_BYTES, PREFETCH_FAR_BYTES,
+                                                PREFETCH_MIDDLE_BYTES, PREFETCH_NEAR_BYTES};
+    const int row_lines = pace_row_lines(pace), num_tiles = pace_tiles(pace);
+    const int64_t row_bytes = row_lines * LINE_BYTES;
+    const int whole_rows = num_lines / num_tiles >= row_lines;
+    const int asked = line / num_tiles;
+    if ((line + 1) % num_tiles != 0)
+        return;
+    KERNEL_UNROLL
+    for (int i = whole_rows ? 0 : 1; i < STEADY_TIMES; i++) {
+        const int64_t rows_on = (bytes[i] - PREFETCH_FAR_BYTES) / row_bytes;
+        if (asked % row_lines == 0)
+            rows->of[i] =
+                next->row[rows_on + asked / row_lines] + (whole_rows ? 0 : row_bytes + next->line);
+        prefetch_here(rows->of[i] + asked % row_lines * LINE_BYTES);
+    }
+}
+
+/* After a step, which has asked for whole rows or for half of one. */
+KERNEL_INLINE void prefetcher_end_step(prefetcher *next, prefetch_pace pace, int num_lines)
+{
+    const int row_lines = pace_row_lines(pace);
+    const int num_asked = num_lines / pace_tiles(pace);
+    if (num_asked >= row_lines) {
+        next->row += num_asked / row_lines;
+    } else {
+        const int64_t half = num_asked * LINE_BYTES;
+        next->line = -3 * half - next->line;
+        next->row += next->line == -2 * half;
+    }
+}
+
+#endif
