@@ -56,7 +56,7 @@ KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, prefetch_pace pace,
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = pairs_dot(sum[t][h], pairs_load(query + h * PAIR_ELEMENTS), key);
         if (pace != PACE_COUNTED)
-            prefetch_in_step(next, pace, 4, t, &ahead);
+            prefetch_in_step(next, pace, num_heads, 4, t, &ahead);
         else if (prefetches_singly(num_heads) || n < PAIR_ELEMENTS)
             prefetch_for(next, n * BF16_BYTES);
     }
@@ -234,8 +234,8 @@ KERNEL_INLINE void pair_values_step(int num_heads, int num_chunks, int64_t tail,
         low[c] = pairs_beside_low(even, odd);
         high[c] = pairs_beside_high(even, odd);
         if (pace != PACE_COUNTED) {
-            prefetch_in_step(next, pace, 2 * num_chunks, 2 * c, &ahead);
-            prefetch_in_step(next, pace, 2 * num_chunks, 2 * c + 1, &ahead);
+            prefetch_in_step(next, pace, num_heads, 2 * num_chunks, 2 * c, &ahead);
+            prefetch_in_step(next, pace, num_heads, 2 * num_chunks, 2 * c + 1, &ahead);
         }
     }
     if (pace != PACE_COUNTED)

@@ -93,7 +93,7 @@ static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
 }
 
 /* How far ahead any kernel asks for rows. */
-#define PAGEATTN_MAX_PREFETCH_BYTES 24576
+#define PAGEATTN_MAX_PREFETCH_BYTES 32768
 
 /* Tables by element type are indexed with pageattn_type; entry 0 is unused. */
 #define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)

@@ -41,7 +41,7 @@ KERNEL_INLINE void dot_line(pageattn_type type, int num_tokens, int num_heads, p
                                       key[g], sum[t][h]);
         }
         if (pace != PACE_COUNTED)
-            prefetch_in_step(next, pace, num_tokens, t, &ahead);
+            prefetch_in_step(next, pace, num_heads, num_tokens, t, &ahead);
         else if (prefetches_singly(num_heads))
             prefetch_for_constant(next, LINE_BYTES);
     }

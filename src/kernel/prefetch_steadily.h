@@ -5,9 +5,8 @@
  * known when it is compiled: nothing is counted, no step branches, and lines are asked for one by
  * one between the multiply-adds. Counting takes more instructions than the arithmetic.
  *
- * So where a step asks for whole rows, which is where memory limits, there is time to ask a fourth
- * time, farther ahead. Only kernels that prefetch into L1 do all this: on the CPUs of the others it
- * was not measured. docs/performance.md has the figures.
+ * So there is time to ask more often, and farther ahead. Only kernels that prefetch into L1 do all
+ * this: on the CPUs of the others it was not measured. docs/performance.md has the figures.
  */
 #ifndef PAGEATTN_KERNEL_PREFETCH_STEADILY_H
 #define PAGEATTN_KERNEL_PREFETCH_STEADILY_H
@@ -66,19 +65,28 @@ KERNEL_INLINE void prefetch_here(const char *line)
 #endif
 }
 
-#define STEADY_TIMES 4
+#define STEADY_MAX_TIMES 5
 
 /* The rows that a step asks for at the moment, the farthest first. */
 typedef struct rows_ahead {
-    const char *of[STEADY_TIMES];
+    const char *of[STEADY_MAX_TIMES];
 } rows_ahead;
 
-/* Comes after each line of num_lines that a step reads, four or eight. */
-KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, int num_lines,
-                                    int line, rows_ahead *rows)
+/* The fewer heads, the more memory limits, and the more time there is to ask. */
+KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
 {
-    static const int64_t bytes[STEADY_TIMES] = {PAGEATTN_MAX_PREFETCH_BYTES, PREFETCH_FAR_BYTES,
-                                                PREFETCH_MIDDLE_BYTES, PREFETCH_NEAR_BYTES};
+    if (num_lines / pace_tiles(pace) < pace_row_lines(pace))
+        return 3;
+    return pace == PACE_4_LINES_1_TILE && num_heads == 1 ? 5 : 4;
+}
+
+/* Comes after each line of num_lines that a step reads, four or eight. */
+KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, int num_heads,
+                                    int num_lines, int line, rows_ahead *rows)
+{
+    static const int64_t bytes[STEADY_MAX_TIMES] = {PAGEATTN_MAX_PREFETCH_BYTES, 24576,
+                                                    PREFETCH_FAR_BYTES, PREFETCH_MIDDLE_BYTES,
+                                                    PREFETCH_NEAR_BYTES};
     const int row_lines = pace_row_lines(pace), num_tiles = pace_tiles(pace);
     const int64_t row_bytes = row_lines * LINE_BYTES;
     const int whole_rows = num_lines / num_tiles >= row_lines;
@@ -86,7 +94,8 @@ KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, 
     if ((line + 1) % num_tiles != 0)
         return;
     KERNEL_UNROLL
-    for (int i = whole_rows ? 0 : 1; i < STEADY_TIMES; i++) {
+    for (int i = STEADY_MAX_TIMES - steady_times(pace, num_heads, num_lines); i < STEADY_MAX_TIMES;
+         i++) {
         const int64_t rows_on = (bytes[i] - PREFETCH_FAR_BYTES) / row_bytes;
         if (asked % row_lines == 0)
             rows->of[i] =

@@ -95,7 +95,7 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
                 lanes_fma(lanes_all(weights[h * PAGEATTN_LEAF_TOKENS]), value[i], sum[h][g]);
         if (pace != PACE_COUNTED) {
             if (i == line_groups(type) - 1)
-                prefetch_in_step(next, pace, values_step_lines(type, num_groups),
+                prefetch_in_step(next, pace, num_heads, values_step_lines(type, num_groups),
                                  (num_before + g) / line_groups(type), ahead);
         } else if (tail < PAGEATTN_LANES)
             prefetch_for(next, tail * element_bytes(type));
