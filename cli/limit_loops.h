@@ -40,10 +40,12 @@ typedef enum cli_prefetch {
     CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
     CLI_PREFETCH_L1_THRICE,  /* as those do that prefetch into L1 */
     CLI_PREFETCH_L2_THEN_L1_THRICE,
+    CLI_PREFETCH_L1_FOUR_TIMES, /* as kernels do beside the commonest rows */
+    CLI_PREFETCH_L1_FIVE_TIMES, /* as they do for one head */
     CLI_NUM_PREFETCHES
 } cli_prefetch;
 
-#define CLI_MAX_PREFETCH_TIMES 4
+#define CLI_MAX_PREFETCH_TIMES 5
 
 const char *cli_prefetch_name(cli_prefetch prefetch);
 

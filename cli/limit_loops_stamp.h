@@ -94,6 +94,11 @@ __attribute__((always_inline)) static inline const char *line_to_come(const to_c
     return (at < ahead->last_at ? ahead->data : ahead->following) + at;
 }
 
+__attribute__((always_inline)) static inline int l1_times(cli_prefetch how)
+{
+    return how == CLI_PREFETCH_L1_THRICE ? 3 : how == CLI_PREFETCH_L1_FOUR_TIMES ? 4 : 5;
+}
+
 /* While the line at `at` is read; `how` is a constant. */
 __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, const to_come *ahead,
                                                            int64_t at)
@@ -104,9 +109,11 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
         __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
         break;
     case CLI_PREFETCH_L1_THRICE:
-        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 3);
-        __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
-        __builtin_prefetch(line_to_come(&ahead[2], at), 0, 3);
+    case CLI_PREFETCH_L1_FOUR_TIMES:
+    case CLI_PREFETCH_L1_FIVE_TIMES:
+#pragma GCC unroll 5
+        for (int i = 0; i < l1_times(how); i++)
+            __builtin_prefetch(line_to_come(&ahead[i], at), 0, 3);
         break;
     case CLI_PREFETCH_L2_THEN_L1_THRICE:
         __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
@@ -142,7 +149,7 @@ read_and_prefetch(cli_prefetch how, const cli_chunk *chunks, int64_t num_chunks,
     for (int64_t c = 0; c < num_chunks; c++) {
         const char *data = chunks[c].data;
         to_come later[CLI_MAX_PREFETCH_TIMES];
-#pragma GCC unroll 4
+#pragma GCC unroll 5
         for (int i = 0; i < CLI_MAX_PREFETCH_TIMES; i++)
             later[i] = look_ahead(&chunks[c], ahead[i]);
         const int64_t bytes = chunks[c].bytes;
@@ -179,6 +186,8 @@ READ_CHUNKS(read_chunks_l1_half, CLI_PREFETCH_L1_HALF)
 READ_CHUNKS(read_chunks_l2_then_l1, CLI_PREFETCH_L2_THEN_L1)
 READ_CHUNKS(read_chunks_l1_thrice, CLI_PREFETCH_L1_THRICE)
 READ_CHUNKS(read_chunks_l2_then_l1_thrice, CLI_PREFETCH_L2_THEN_L1_THRICE)
+READ_CHUNKS(read_chunks_l1_four_times, CLI_PREFETCH_L1_FOUR_TIMES)
+READ_CHUNKS(read_chunks_l1_five_times, CLI_PREFETCH_L1_FIVE_TIMES)
 #undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
@@ -220,6 +229,8 @@ const cli_limit_loops LIMIT_LOOPS = {
                     [CLI_PREFETCH_L1_HALF] = read_chunks_l1_half,
                     [CLI_PREFETCH_L2_THEN_L1] = read_chunks_l2_then_l1,
                     [CLI_PREFETCH_L1_THRICE] = read_chunks_l1_thrice,
-                    [CLI_PREFETCH_L2_THEN_L1_THRICE] = read_chunks_l2_then_l1_thrice},
+                    [CLI_PREFETCH_L2_THEN_L1_THRICE] = read_chunks_l2_then_l1_thrice,
+                    [CLI_PREFETCH_L1_FOUR_TIMES] = read_chunks_l1_four_times,
+                    [CLI_PREFETCH_L1_FIVE_TIMES] = read_chunks_l1_five_times},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

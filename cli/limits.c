@@ -46,6 +46,8 @@ const char *cli_prefetch_name(cli_prefetch prefetch)
         [CLI_PREFETCH_L2_THEN_L1] = "L2 then L1",
         [CLI_PREFETCH_L1_THRICE] = "L1 thrice",
         [CLI_PREFETCH_L2_THEN_L1_THRICE] = "L2 then L1 thrice",
+        [CLI_PREFETCH_L1_FOUR_TIMES] = "L1 four times",
+        [CLI_PREFETCH_L1_FIVE_TIMES] = "L1 five times",
     };
     return names[prefetch];
 }
