@@ -7,8 +7,8 @@
  *
  * The first time it is asked for in L2, as the L1 of most CPUs can't wait for so many lines at
  * once. Where it can, L1 from the start does better. It seems to drop what is too much, as asking
- * a third time helps; and no two distances are the same modulo 4 KiB, or all that is asked for at
- * one time would share a set of L1. Kernels for such a CPU are another compilation, with
+ * more often helps; and the distances differ modulo 4 KiB, or all that is asked for at one time
+ * would share a set of L1. Kernels for such a CPU are another compilation, with
  * PREFETCH_INTO_L1: choosing at each line would take 1 to 9 % of a call in cache.
  * docs/performance.md has the figures.
  */
@@ -17,17 +17,17 @@
 
 #include "elements.h"
 
-/* In bytes of the stream. */
+/* How often a line is asked for, and how far ahead each time, in bytes of the stream. */
 #ifdef PREFETCH_INTO_L1
 #define PREFETCH_FIRST_INTO_L1 1
-#define PREFETCH_FAR_BYTES 18432
-#define PREFETCH_MIDDLE_BYTES 11264
-#define PREFETCH_NEAR_BYTES 5120
+#define PREFETCH_FAR_BYTES 24576
+#define PREFETCH_TIMES 4
+static const int64_t prefetch_bytes[PREFETCH_TIMES] = {PREFETCH_FAR_BYTES, 18432, 11264, 5120};
 #else
 #define PREFETCH_FIRST_INTO_L1 0
 #define PREFETCH_FAR_BYTES 12288
-#define PREFETCH_MIDDLE_BYTES 0 /* not asked for there */
-#define PREFETCH_NEAR_BYTES 4096
+#define PREFETCH_TIMES 2
+static const int64_t prefetch_bytes[PREFETCH_TIMES] = {PREFETCH_FAR_BYTES, 4096};
 #endif
 _Static_assert(PREFETCH_FAR_BYTES <= PAGEATTN_MAX_PREFETCH_BYTES, "a stream has rows for no more");
 
@@ -38,13 +38,10 @@ _Static_assert(PREFETCH_FAR_BYTES <= PAGEATTN_MAX_PREFETCH_BYTES, "a stream has 
  */
 typedef struct prefetcher {
     const char *const *row;
-    const char *const *last; /* where it stops, asking for the same row again; NULL: nowhere */
-    const char *far_end;     /* of *row */
-    const char *middle_end;  /* of the row that is due for the second of three times */
-    const char *near_end;    /* of the row that is due for the last time */
-    int64_t line;            /* the next one of all, counted from their ends: negative */
-    int64_t middle_rows;     /* the rows that are due again come so many before *row */
-    int64_t near_rows;
+    const char *const *last;         /* where it stops, asking for the same row again; or NULL */
+    const char *end[PREFETCH_TIMES]; /* of *row, and of the rows that are due again */
+    int64_t line;                    /* the next one of each, counted from its end: negative */
+    int64_t before[PREFETCH_TIMES];  /* so many rows before *row come those that are due again */
     int64_t row_bytes;
     int64_t num_tiles;    /* of heads; each of them reads the rows once */
     int64_t unpaid_bytes; /* that were read, and not answered by a prefetch yet */
@@ -52,10 +49,10 @@ typedef struct prefetcher {
 
 KERNEL_INLINE void prefetcher_enter_row(prefetcher *next)
 {
-    next->far_end = *next->row + next->row_bytes;
-    if (PREFETCH_MIDDLE_BYTES > 0)
-        next->middle_end = next->row[-next->middle_rows] + next->row_bytes;
-    next->near_end = next->row[-next->near_rows] + next->row_bytes;
+    next->end[0] = *next->row + next->row_bytes;
+    KERNEL_UNROLL
+    for (int i = 1; i < PREFETCH_TIMES; i++)
+        next->end[i] = next->row[-next->before[i]] + next->row_bytes;
     next->line = -next->row_bytes;
 }
 
@@ -73,11 +70,10 @@ KERNEL_INLINE prefetcher prefetcher_start(const char *const *rows, int64_t row_b
                                           int64_t num_tiles)
 {
     const int64_t far_rows = pageattn_prefetch_rows(PREFETCH_FAR_BYTES, row_bytes);
-    prefetcher next = {.row = rows + far_rows,
-                       .middle_rows = rows_before(far_rows, PREFETCH_MIDDLE_BYTES, row_bytes),
-                       .near_rows = rows_before(far_rows, PREFETCH_NEAR_BYTES, row_bytes),
-                       .row_bytes = row_bytes,
-                       .num_tiles = num_tiles};
+    prefetcher next = {.row = rows + far_rows, .row_bytes = row_bytes, .num_tiles = num_tiles};
+    KERNEL_UNROLL
+    for (int i = 1; i < PREFETCH_TIMES; i++)
+        next.before[i] = rows_before(far_rows, prefetch_bytes[i], row_bytes);
     prefetcher_enter_row(&next);
     return next;
 }
@@ -94,12 +90,12 @@ KERNEL_INLINE void prefetcher_leave_row(prefetcher *next)
 KERNEL_INLINE void prefetch_each_time(prefetcher *next)
 {
     if (PREFETCH_FIRST_INTO_L1)
-        __builtin_prefetch(next->far_end + next->line, 0, 3);
+        __builtin_prefetch(next->end[0] + next->line, 0, 3);
     else
-        __builtin_prefetch(next->far_end + next->line, 0, 2);
-    if (PREFETCH_MIDDLE_BYTES > 0)
-        __builtin_prefetch(next->middle_end + next->line, 0, 3);
-    __builtin_prefetch(next->near_end + next->line, 0, 3);
+        __builtin_prefetch(next->end[0] + next->line, 0, 2);
+    KERNEL_UNROLL
+    for (int i = 1; i < PREFETCH_TIMES; i++)
+        __builtin_prefetch(next->end[i] + next->line, 0, 3);
     next->line += LINE_BYTES;
 }
 

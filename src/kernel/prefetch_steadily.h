@@ -65,7 +65,7 @@ KERNEL_INLINE void prefetch_here(const char *line)
 #endif
 }
 
-#define STEADY_MAX_TIMES 5
+#define STEADY_MAX_TIMES (PREFETCH_TIMES + 1)
 
 /* The rows that a step asks for at the moment, the farthest first. */
 typedef struct rows_ahead {
@@ -76,17 +76,21 @@ typedef struct rows_ahead {
 KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
 {
     if (num_lines / pace_tiles(pace) < pace_row_lines(pace))
-        return 3;
-    return pace == PACE_4_LINES_1_TILE && num_heads == 1 ? 5 : 4;
+        return PREFETCH_TIMES - 1;
+    return pace == PACE_4_LINES_1_TILE && num_heads == 1 ? STEADY_MAX_TIMES : PREFETCH_TIMES;
+}
+
+/* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand, the farthest first. */
+KERNEL_INLINE int64_t steady_bytes_before(int time)
+{
+    const int64_t bytes = time == 0 ? PAGEATTN_MAX_PREFETCH_BYTES : prefetch_bytes[time - 1];
+    return PREFETCH_FAR_BYTES - bytes;
 }
 
 /* Comes after each line of num_lines that a step reads, four or eight. */
 KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, int num_heads,
                                     int num_lines, int line, rows_ahead *rows)
 {
-    static const int64_t bytes[STEADY_MAX_TIMES] = {PAGEATTN_MAX_PREFETCH_BYTES, 24576,
-                                                    PREFETCH_FAR_BYTES, PREFETCH_MIDDLE_BYTES,
-                                                    PREFETCH_NEAR_BYTES};
     const int row_lines = pace_row_lines(pace), num_tiles = pace_tiles(pace);
     const int64_t row_bytes = row_lines * LINE_BYTES;
     const int whole_rows = num_lines / num_tiles >= row_lines;
@@ -96,10 +100,9 @@ KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, 
     KERNEL_UNROLL
     for (int i = STEADY_MAX_TIMES - steady_times(pace, num_heads, num_lines); i < STEADY_MAX_TIMES;
          i++) {
-        const int64_t rows_on = (bytes[i] - PREFETCH_FAR_BYTES) / row_bytes;
         if (asked % row_lines == 0)
-            rows->of[i] =
-                next->row[rows_on + asked / row_lines] + (whole_rows ? 0 : row_bytes + next->line);
+            rows->of[i] = next->row[asked / row_lines - steady_bytes_before(i) / row_bytes] +
+                          (whole_rows ? 0 : row_bytes + next->line);
         prefetch_here(rows->of[i] + asked % row_lines * LINE_BYTES);
     }
 }
