@@ -761,26 +761,22 @@ static void test_cases(uint64_t *random)
     run_case(logical, random);
 }
 
-/* ---- fast ---- */
+/* ---- shapes of tiles ---- */
 
-static int fast_exists(void)
-{
-    int exists = 0;
-    for (int set = 0; set < num_sets; set++)
-        exists |= pageattn_context_has_fast(contexts[set][0], PAGEATTN_BF16);
-    return exists;
-}
-
-/* Group, head_dim, value_head_dim: each shape of register tile, with and without a tail. */
-static void test_fast_shapes(uint64_t *random)
+/* Group, head_dim, value_head_dim: each shape of register tile, with and without a tail; and rows
+ * of whole lines, two, four or eight of them, which kernels may read and prefetch in a way of their
+ * own. */
+static void test_shapes(pageattn_type kv_type, pageattn_numerics numerics, uint64_t *random)
 {
     static const int64_t shapes[][3] = {{1, 1, 1},    {1, 128, 256}, {2, 15, 160}, {3, 32, 47},
                                         {4, 256, 97}, {5, 128, 128}, {7, 80, 80},  {8, 40, 208},
-                                        {8, 64, 33},  {71, 64, 64}};
+                                        {8, 64, 33},  {71, 64, 64},  {1, 64, 64},  {2, 64, 128},
+                                        {3, 64, 64},  {4, 128, 128}, {6, 64, 32},  {8, 128, 128},
+                                        {1, 32, 128}, {3, 128, 64},  {4, 32, 32},  {9, 128, 128}};
     for (int i = 0; i < COUNT(shapes); i++) {
         logical_case logical = logical_init();
-        logical.numerics = PAGEATTN_NUMERICS_FAST;
-        logical.kv_type = PAGEATTN_BF16;
+        logical.numerics = numerics;
+        logical.kv_type = kv_type;
         logical.query_type = (pageattn_type)(1 + i % 3);
         logical.group_size = shapes[i][0];
         logical.head_dim = shapes[i][1];
@@ -802,6 +798,16 @@ static void test_fast_shapes(uint64_t *random)
     }
 }
 
+/* ---- fast ---- */
+
+static int fast_exists(void)
+{
+    int exists = 0;
+    for (int set = 0; set < num_sets; set++)
+        exists |= pageattn_context_has_fast(contexts[set][0], PAGEATTN_BF16);
+    return exists;
+}
+
 /* Every way to call it, and f32 and f16 caches, for which fast is exact. */
 static void test_fast(uint64_t *random)
 {
@@ -820,7 +826,7 @@ static void test_fast(uint64_t *random)
     run_case(logical, random);
     logical.mask_value = -3;
     run_case(logical, random);
-    test_fast_shapes(random);
+    test_shapes(PAGEATTN_BF16, PAGEATTN_NUMERICS_FAST, random);
     printf("fast arithmetic: %s\n", fast_exists() ? "compared" : "this CPU has none");
     check_that((num_fast_calls > 100) == fast_exists(), "fast calls were fast where they can be");
 }
@@ -955,6 +961,8 @@ int main(int argc, char **argv)
         for (int workers = 0; workers < NUM_WORKERS; workers++)
             contexts[set][workers] = create_context(sets[set], workers);
     test_cases(&random);
+    for (int type = PAGEATTN_F32; type <= PAGEATTN_F16; type++)
+        test_shapes((pageattn_type)type, PAGEATTN_NUMERICS_EXACT, &random);
     test_subnormals(&random);
     test_not_finite(PAGEATTN_F32, PAGEATTN_NUMERICS_EXACT, &random);
     test_not_finite(PAGEATTN_BF16, PAGEATTN_NUMERICS_FAST, &random);
