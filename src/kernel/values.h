@@ -77,7 +77,7 @@ KERNEL_INLINE void add_token(pageattn_type type, int num_heads, int num_groups, 
     const int64_t group_bytes = PAGEATTN_LANES * element_bytes(type);
     const int by_lines = num_groups % line_groups(type) == 0;
     lanes value[LINE_MAX_GROUPS];
-    KERNEL_OPAQUE(row);
+    KERNEL_OPAQUE(row); /* or gcc keeps a pointer for each line, and spills them */
     KERNEL_UNROLL
     for (int g = 0; g < num_groups; g++) {
         const int i = by_lines ? g % line_groups(type) : 0;
