@@ -141,6 +141,11 @@ static inline void lanes_store_first_f16(void *p, lanes x, int64_t n)
     memcpy(p, copy, (size_t)n * sizeof(uint16_t));
 }
 
+static inline void lanes_prefetch(const char *line)
+{
+    __builtin_prefetch(line, 0, 3);
+}
+
 static inline lanes lanes_add(lanes a, lanes b)
 {
     return LANES_OF(_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high));

@@ -155,6 +155,11 @@ static inline void lanes_store_first_f16(void *p, lanes x, int64_t n)
     memcpy(p, copy, (size_t)n * sizeof(uint16_t));
 }
 
+static inline void lanes_prefetch(const char *line)
+{
+    __builtin_prefetch(line, 0, 3);
+}
+
 static inline lanes lanes_add(lanes a, lanes b)
 {
     return LANES_EACH_2(vaddq_f32, a, b);

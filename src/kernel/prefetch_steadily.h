@@ -55,16 +55,6 @@ KERNEL_INLINE int pace_tiles(prefetch_pace pace)
     return pace == PACE_2_LINES_1_TILE || pace == PACE_4_LINES_1_TILE ? 1 : 2;
 }
 
-KERNEL_INLINE void prefetch_here(const char *line)
-{
-#ifdef PREFETCH_INTO_L1
-    /* gcc puts builtin prefetches in the order of their addresses, far from where they stand. */
-    __asm__ volatile("prefetcht0 %0" : : "m"(*line));
-#else
-    __builtin_prefetch(line, 0, 3);
-#endif
-}
-
 #define STEADY_MAX_TIMES (PREFETCH_TIMES + 1)
 
 /* The rows that a step asks for at the moment, the farthest first. */
@@ -103,7 +93,7 @@ KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, 
         if (asked % row_lines == 0)
             rows->of[i] = next->row[asked / row_lines - steady_bytes_before(i) / row_bytes] +
                           (whole_rows ? 0 : row_bytes + next->line);
-        prefetch_here(rows->of[i] + asked % row_lines * LINE_BYTES);
+        lanes_prefetch(rows->of[i] + asked % row_lines * LINE_BYTES);
     }
 }
 
