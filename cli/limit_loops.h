@@ -38,10 +38,10 @@ typedef enum cli_prefetch {
     CLI_PREFETCH_L1,
     CLI_PREFETCH_L1_HALF,
     CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
-    CLI_PREFETCH_L1_THRICE,  /* as those do that prefetch into L1 */
     CLI_PREFETCH_L2_THEN_L1_THRICE,
-    CLI_PREFETCH_L1_FOUR_TIMES, /* as kernels do beside the commonest rows */
-    CLI_PREFETCH_L1_FIVE_TIMES, /* as they do for one head */
+    CLI_PREFETCH_L1_THRICE,     /* as those do that prefetch into L1, for many heads */
+    CLI_PREFETCH_L1_FOUR_TIMES, /* for few */
+    CLI_PREFETCH_L1_FIVE_TIMES, /* for one */
     CLI_NUM_PREFETCHES
 } cli_prefetch;
 

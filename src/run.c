@@ -23,6 +23,7 @@ struct run {
     const pageattn_fast_kernels *fast; /* NULL: the exact ones */
     char *scratch;
     pageattn_plan plan;
+    int64_t rows_ahead;           /* of what is read, that are listed to be prefetched */
     _Atomic int64_t next_task[2]; /* of each shard */
     _Atomic int64_t num_slots_run;
     _Atomic int slot_run_twice;
@@ -115,7 +116,7 @@ static void compute_leaf(struct worker *worker, const pageattn_leaf_place *place
         .attn_scale = problem->attn_scale,
         .logits = worker->logits,
     };
-    if (pageattn_walk_rows(problem, place, next, worker->rows))
+    if (pageattn_walk_rows(problem, place, next, worker->run->rows_ahead, worker->rows))
         atomic_store(&worker->run->inputs_changed, 1);
     if (worker->run->fast)
         worker->run->fast->attend_leaf[problem->kv_type](&leaf, state);
@@ -330,8 +331,12 @@ pageattn_status pageattn_run(const pageattn_context *context, const pageattn_pro
 {
     pageattn_scratch layout;
     pageattn_scratch_lay_out(context, problem, &layout);
-    struct run run = {
-        .context = context, .problem = problem, .layout = &layout, .scratch = scratch};
+    struct run run = {.context = context,
+                      .problem = problem,
+                      .layout = &layout,
+                      .scratch = scratch,
+                      .rows_ahead =
+                          pageattn_walk_rows_ahead(problem, context->kernels->prefetch_bytes)};
     const int64_t num_seqs = problem->inline_seq_dim ? problem->num_seqs : 1;
     if (problem->numerics == PAGEATTN_NUMERICS_FAST &&
         pageattn_context_has_fast(context, problem->kv_type))

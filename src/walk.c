@@ -91,18 +91,15 @@ static const char **repeat_row(const char *row, int64_t count, const char **rows
     return rows;
 }
 
-/* How far prefetching reaches past a leaf, from its keys or its values. */
-static int64_t rows_ahead(const pageattn_problem *problem)
+int64_t pageattn_walk_rows_ahead(const pageattn_problem *problem, int64_t prefetch_bytes)
 {
-    const int64_t beside_keys =
-        pageattn_prefetch_rows(PAGEATTN_MAX_PREFETCH_BYTES, problem->keys.row_bytes);
-    const int64_t beside_values =
-        pageattn_prefetch_rows(PAGEATTN_MAX_PREFETCH_BYTES, problem->values.row_bytes);
+    const int64_t beside_keys = pageattn_prefetch_rows(prefetch_bytes, problem->keys.row_bytes);
+    const int64_t beside_values = pageattn_prefetch_rows(prefetch_bytes, problem->values.row_bytes);
     return beside_keys > beside_values ? beside_keys : beside_values;
 }
 
 int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_leaf_place *place,
-                       const pageattn_leaf_place *next, const char **rows)
+                       const pageattn_leaf_place *next, int64_t rows_ahead, const char **rows)
 {
     int changed = 0;
     const int64_t before = place->begin % PAGEATTN_LANES;
@@ -115,14 +112,13 @@ int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_leaf_plac
     end = repeat_row(*first, after, end);
     end = put_rows(problem, &problem->values, place, place->begin, place->end, end, &changed);
 
-    const int64_t ahead = rows_ahead(problem);
     int64_t num_next = 0;
     if (next) {
         const int64_t left = next->end - next->begin;
-        num_next = left < ahead ? left : ahead;
+        num_next = left < rows_ahead ? left : rows_ahead;
         end = put_rows(problem, &problem->keys, next, next->begin, next->begin + num_next, end,
                        &changed);
     }
-    repeat_row(*first, ahead + 1 - num_next, end);
+    repeat_row(*first, rows_ahead + 1 - num_next, end);
     return changed;
 }

@@ -66,18 +66,6 @@ KERNEL_INLINE void pair_dot_step(int num_heads, int64_t n, prefetch_pace pace,
         prefetch_for_constant(next, 4 * LINE_BYTES);
 }
 
-/* As dot_lines. */
-KERNEL_INLINE int64_t pair_dot_lines(int num_heads, prefetch_pace pace, int64_t head_dim,
-                                     const char *const row[], const uint16_t *query,
-                                     prefetcher *next, lanes sum[][LANES_KEY_HEADS])
-{
-    int64_t d = 0;
-    for (; d + PAIR_ELEMENTS <= head_dim; d += PAIR_ELEMENTS)
-        pair_dot_step(num_heads, PAIR_ELEMENTS, pace, row, d * BF16_BYTES, query + d * num_heads,
-                      next, sum);
-    return d;
-}
-
 /* Lane sums of tokens first, first + 4, ... of the block, four in all. */
 KERNEL_INLINE void pair_dot_tile(int num_heads, prefetch_pace pace, const logits_block *block,
                                  const uint16_t *query, int first, lanes sum[][LANES_KEY_HEADS])
@@ -92,7 +80,10 @@ KERNEL_INLINE void pair_dot_tile(int num_heads, prefetch_pace pace, const logits
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_zero();
     }
-    int64_t d = pair_dot_lines(num_heads, pace, block->head_dim, row, query, &next, sum);
+    int64_t d = 0;
+    for (; d + PAIR_ELEMENTS <= block->head_dim; d += PAIR_ELEMENTS)
+        pair_dot_step(num_heads, PAIR_ELEMENTS, pace, row, d * BF16_BYTES, query + d * num_heads,
+                      &next, sum);
     if (pace == PACE_COUNTED && d < block->head_dim)
         pair_dot_step(num_heads, block->head_dim - d, PACE_COUNTED, row, d * BF16_BYTES,
                       query + d * num_heads, &next, sum);

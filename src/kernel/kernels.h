@@ -57,8 +57,8 @@ static inline float *pageattn_state_sum(float *state, int64_t num_heads, int64_t
  * `rows` is the stream in which memory is read: the keys of tokens begin rounded down to whole lane
  * groups up to end rounded up (those outside [begin, end) repeat an attended row), then the values
  * of [begin, end), then as many that will be read after this leaf as pageattn_prefetch_rows says of
- * PAGEATTN_MAX_PREFETCH_BYTES and a key's row or a value's, whichever is more; these are prefetched
- * only, never read. And one row more, that is not even prefetched.
+ * pageattn_kernels.prefetch_bytes and a key's row or a value's, whichever is more; these are
+ * prefetched only, never read. And one row more, that is not even prefetched.
  */
 typedef struct pageattn_leaf {
     const char *const *rows;
@@ -92,13 +92,12 @@ static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
     return rows < PAGEATTN_MAX_PREFETCH_ROWS ? rows : PAGEATTN_MAX_PREFETCH_ROWS;
 }
 
-/* How far ahead any kernel asks for rows. */
-#define PAGEATTN_MAX_PREFETCH_BYTES 32768
-
 /* Tables by element type are indexed with pageattn_type; entry 0 is unused. */
 #define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)
 
 typedef struct pageattn_kernels {
+    /* How far ahead they ask for rows, and the fast kernels beside them, in bytes of the stream. */
+    int64_t prefetch_bytes;
     /* Puts row[i] * scale, and zeros up to the next lane group, where attend_leaf looks for this
      * head's row in query, which holds num_heads * pageattn_padded(head_dim) floats. */
     void (*scale_query[PAGEATTN_NUM_FLOAT_TYPES])(const void *row, int64_t head_dim, float scale,

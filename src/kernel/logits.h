@@ -51,19 +51,6 @@ KERNEL_INLINE void dot_line(pageattn_type type, int num_tokens, int num_heads, p
         prefetch_for_constant(next, num_tokens * LINE_BYTES);
 }
 
-/* All whole lines of the rows; returns how many elements these are. */
-KERNEL_INLINE int64_t dot_lines(pageattn_type type, int num_tokens, int num_heads,
-                                prefetch_pace pace, int64_t head_dim, const char *const row[],
-                                const float *query, prefetcher *next, lanes sum[][LANES_KEY_HEADS])
-{
-    const int64_t line = LINE_BYTES / element_bytes(type); /* elements */
-    int64_t d = 0;
-    for (; d + line <= head_dim; d += line)
-        dot_line(type, num_tokens, num_heads, pace, row, d * element_bytes(type),
-                 query + d * num_heads, next, sum);
-    return d;
-}
-
 /* The next lane group, where less than a line is left; `n` < 16 at the end of a row. */
 KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, int64_t n,
                             const char *const row[], int64_t offset_bytes, const float *query,
@@ -89,6 +76,7 @@ KERNEL_INLINE void dot_step(pageattn_type type, int num_tokens, int num_heads, i
 KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads, prefetch_pace pace,
                             const logits_block *block, int first, lanes acc[][LANES_KEY_HEADS])
 {
+    const int64_t line = LINE_BYTES / element_bytes(type); /* elements */
     const int64_t head_dim = block->head_dim;
     const int64_t tail = head_dim % PAGEATTN_LANES; /* elements of the last lane group */
     const float *query = block->query;
@@ -103,7 +91,10 @@ KERNEL_INLINE void dot_tile(pageattn_type type, int num_tokens, int num_heads, p
         for (int h = 0; h < num_heads; h++)
             sum[t][h] = lanes_zero();
     }
-    int64_t d = dot_lines(type, num_tokens, num_heads, pace, head_dim, row, query, &next, sum);
+    int64_t d = 0;
+    for (; d + line <= head_dim; d += line)
+        dot_line(type, num_tokens, num_heads, pace, row, d * element_bytes(type),
+                 query + d * num_heads, &next, sum);
     if (pace == PACE_COUNTED) {
         for (; d + PAGEATTN_LANES <= head_dim; d += PAGEATTN_LANES) {
             dot_step(type, num_tokens, num_heads, PAGEATTN_LANES, row, d * element_bytes(type),

@@ -21,15 +21,16 @@
 #ifdef PREFETCH_INTO_L1
 #define PREFETCH_FIRST_INTO_L1 1
 #define PREFETCH_FAR_BYTES 24576
+#define PREFETCH_MOST_BYTES 32768 /* once more, in prefetch_steadily.h */
 #define PREFETCH_TIMES 4
 static const int64_t prefetch_bytes[PREFETCH_TIMES] = {PREFETCH_FAR_BYTES, 18432, 11264, 5120};
 #else
 #define PREFETCH_FIRST_INTO_L1 0
 #define PREFETCH_FAR_BYTES 12288
+#define PREFETCH_MOST_BYTES PREFETCH_FAR_BYTES
 #define PREFETCH_TIMES 2
 static const int64_t prefetch_bytes[PREFETCH_TIMES] = {PREFETCH_FAR_BYTES, 4096};
 #endif
-_Static_assert(PREFETCH_FAR_BYTES <= PAGEATTN_MAX_PREFETCH_BYTES, "a stream has rows for no more");
 
 /*
  * Where in the stream the next line to prefetch lies. It moves through the rows in order and line

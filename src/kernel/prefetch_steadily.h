@@ -73,7 +73,7 @@ KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
 /* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand, the farthest first. */
 KERNEL_INLINE int64_t steady_bytes_before(int time)
 {
-    const int64_t bytes = time == 0 ? PAGEATTN_MAX_PREFETCH_BYTES : prefetch_bytes[time - 1];
+    const int64_t bytes = time == 0 ? PREFETCH_MOST_BYTES : prefetch_bytes[time - 1];
     return PREFETCH_FAR_BYTES - bytes;
 }
 

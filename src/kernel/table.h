@@ -27,6 +27,7 @@
 
 extern const pageattn_kernels KERNELS;
 const pageattn_kernels KERNELS = {
+    .prefetch_bytes = PREFETCH_MOST_BYTES,
 #define KV_TYPE(name, NAME, bytes)                                                                 \
     .scale_query[PAGEATTN_##NAME] = scale_query_##name,                                            \
     .attend_leaf[PAGEATTN_##NAME] = attend_leaf_##name,                                            \
