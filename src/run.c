@@ -116,7 +116,8 @@ static void compute_leaf(struct worker *worker, const pageattn_leaf_place *place
         .attn_scale = problem->attn_scale,
         .logits = worker->logits,
     };
-    if (pageattn_walk_rows(problem, place, next, worker->run->rows_ahead, worker->rows))
+    if (pageattn_walk_rows(problem, worker->run->context->kernels, place, next,
+                           worker->run->rows_ahead, worker->rows))
         atomic_store(&worker->run->inputs_changed, 1);
     if (worker->run->fast)
         worker->run->fast->attend_leaf[problem->kv_type](&leaf, state);

@@ -54,34 +54,62 @@ int pageattn_walk_next(pageattn_walk *walk, pageattn_leaf_place *place)
     return 1;
 }
 
-/* The rows of positions [begin, end); returns where the next one goes. With pages of one token this
- * takes a few percent of a call: copies in locals need not be read again after each store. */
-static const char **put_rows(const pageattn_problem *problem, const pageattn_side *side,
-                             const pageattn_leaf_place *place, int64_t begin, int64_t end,
-                             const char **rows, int *changed)
+/* Tokens of one KV head, as the block table counts: from a slot of a logical page on. */
+typedef struct token_span {
+    int64_t seq;
+    int64_t kv_head;
+    int64_t page;
+    int64_t slot;
+    int64_t count; /* 1 at least, PAGEATTN_LEAF_TOKENS at most */
+} token_span;
+
+static token_span span_of(const pageattn_problem *problem, const pageattn_leaf_place *place,
+                          int64_t count)
 {
-    const pageattn_side cache = *side;
+    return (token_span){.seq = place->seq,
+                        .kv_head = place->kv_head,
+                        .page = place->begin / problem->page_size,
+                        .slot = place->begin % problem->page_size,
+                        .count = count};
+}
+
+/* The first row of each page. With pages of one token this takes a few percent of a call: copies in
+ * locals need not be read again after each store. */
+static void put_pages(const pageattn_problem *problem, const pageattn_side *side,
+                      const token_span *span, const char **pages, int *changed)
+{
     const int64_t entry_bytes = problem->block_tables.entry_bytes;
     const int64_t num_pages = problem->num_pages, page_size = problem->page_size;
-    const char *head = cache.data + place->kv_head * cache.head_bytes;
-    const char *entry = pageattn_problem_entry(problem, place->seq, begin / page_size);
-    int64_t slot = begin % page_size;
+    const int64_t page_bytes = side->page_bytes, end_slot = span->slot + span->count;
+    const char *head = side->data + span->kv_head * side->head_bytes;
+    const char *entry = pageattn_problem_entry(problem, span->seq, span->page);
     int wrong = 0;
 
-    while (begin < end) {
-        const int64_t left = page_size - slot;
-        const int64_t num_slots = left < end - begin ? left : end - begin;
-        const int64_t page = pageattn_read_page(entry, num_pages, &wrong);
-        const char *row = head + page * cache.page_bytes + slot * cache.slot_bytes;
-        *rows++ = row;
-        for (int64_t i = 1; i < num_slots; i++)
-            *rows++ = row += cache.slot_bytes;
-        begin += num_slots;
+    for (int64_t slot = 0; slot < end_slot; slot += page_size) {
+        *pages++ = head + pageattn_read_page(entry, num_pages, &wrong) * page_bytes;
         entry += entry_bytes;
-        slot = 0;
     }
     *changed |= wrong;
-    return rows;
+}
+
+/* Returns where the next row goes. Rows of pages of one token are where the pages begin. */
+static const char **put_rows(const pageattn_problem *problem, const pageattn_kernels *kernels,
+                             const pageattn_side *side, const token_span *span, const char **rows,
+                             int *changed)
+{
+    const char *pages[PAGEATTN_LEAF_TOKENS];
+    const pageattn_row_runs runs = {.first = pages,
+                                    .num_rows = problem->page_size,
+                                    .step = side->slot_bytes,
+                                    .skip = span->slot};
+
+    if (problem->page_size == 1) {
+        put_pages(problem, side, span, rows, changed);
+    } else {
+        put_pages(problem, side, span, pages, changed);
+        kernels->list_rows(&runs, span->count, rows);
+    }
+    return rows + span->count;
 }
 
 static const char **repeat_row(const char *row, int64_t count, const char **rows)
@@ -98,26 +126,27 @@ int64_t pageattn_walk_rows_ahead(const pageattn_problem *problem, int64_t prefet
     return beside_keys > beside_values ? beside_keys : beside_values;
 }
 
-int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_leaf_place *place,
-                       const pageattn_leaf_place *next, int64_t rows_ahead, const char **rows)
+int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_kernels *kernels,
+                       const pageattn_leaf_place *place, const pageattn_leaf_place *next,
+                       int64_t rows_ahead, const char **rows)
 {
     int changed = 0;
+    const token_span span = span_of(problem, place, place->end - place->begin);
     const int64_t before = place->begin % PAGEATTN_LANES;
     const int64_t after = pageattn_padded(place->end) - place->end;
 
     const char **first = rows + before;
-    const char **end =
-        put_rows(problem, &problem->keys, place, place->begin, place->end, first, &changed);
+    const char **end = put_rows(problem, kernels, &problem->keys, &span, first, &changed);
     repeat_row(*first, before, rows);
     end = repeat_row(*first, after, end);
-    end = put_rows(problem, &problem->values, place, place->begin, place->end, end, &changed);
+    end = put_rows(problem, kernels, &problem->values, &span, end, &changed);
 
     int64_t num_next = 0;
     if (next) {
         const int64_t left = next->end - next->begin;
         num_next = left < rows_ahead ? left : rows_ahead;
-        end = put_rows(problem, &problem->keys, next, next->begin, next->begin + num_next, end,
-                       &changed);
+        const token_span ahead = span_of(problem, next, num_next);
+        end = put_rows(problem, kernels, &problem->keys, &ahead, end, &changed);
     }
     repeat_row(*first, rows_ahead + 1 - num_next, end);
     return changed;

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "kernel/kernels.h"
 #include "plan.h"
 
 typedef struct pageattn_leaf_place {
@@ -40,8 +41,9 @@ int pageattn_walk_next(pageattn_walk *walk, pageattn_leaf_place *place);
 /* The rows of a leaf in the order of pageattn_leaf's stream, followed by those of the next leaf
  * (NULL: none) as far as prefetching reaches, rows_ahead. `place` and `next` are not empty. Returns
  * 1 if a block table entry became wrong since the check, else 0. */
-int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_leaf_place *place,
-                       const pageattn_leaf_place *next, int64_t rows_ahead, const char **rows);
+int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_kernels *kernels,
+                       const pageattn_leaf_place *place, const pageattn_leaf_place *next,
+                       int64_t rows_ahead, const char **rows);
 
 /* How many rows past a leaf kernels ask for that look so far ahead, from its keys or its values. */
 int64_t pageattn_walk_rows_ahead(const pageattn_problem *problem, int64_t prefetch_bytes);

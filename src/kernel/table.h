@@ -5,6 +5,7 @@
  */
 #include "attend_leaf.h"
 #include "ends.h"
+#include "list_rows.h"
 #include "merge.h"
 
 #define KV_TYPE(name, NAME, bytes)                                                                 \
@@ -28,6 +29,7 @@
 extern const pageattn_kernels KERNELS;
 const pageattn_kernels KERNELS = {
     .prefetch_bytes = PREFETCH_MOST_BYTES,
+    .list_rows = list_rows,
 #define KV_TYPE(name, NAME, bytes)                                                                 \
     .scale_query[PAGEATTN_##NAME] = scale_query_##name,                                            \
     .attend_leaf[PAGEATTN_##NAME] = attend_leaf_##name,                                            \
