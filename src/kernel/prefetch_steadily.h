@@ -5,8 +5,9 @@
  * known when it is compiled: nothing is counted, no step branches, and lines are asked for one by
  * one between the multiply-adds. Counting takes more instructions than the arithmetic.
  *
- * So there is time to ask more often, and farther ahead. Only kernels that prefetch into L1 do all
- * this: on the CPUs of the others it was not measured. docs/performance.md has the figures.
+ * So there is time to ask more often, and farther ahead. Only kernels that prefetch into L1 and
+ * have many registers do all this: on the CPUs of the others it was not measured.
+ * docs/performance.md has the figures.
  */
 #ifndef PAGEATTN_KERNEL_PREFETCH_STEADILY_H
 #define PAGEATTN_KERNEL_PREFETCH_STEADILY_H
@@ -23,7 +24,8 @@ typedef enum prefetch_pace {
     NUM_PACES
 } prefetch_pace;
 
-#ifdef PREFETCH_INTO_L1
+#ifdef PREFETCH_STEADILY
+#define HAS_PACES 1
 #define AT_EACH_PACE(STAMP, name, NAME)                                                            \
     STAMP(name, NAME, PACE_COUNTED)                                                                \
     STAMP(name, NAME, PACE_2_LINES_1_TILE)                                                         \
@@ -31,12 +33,13 @@ typedef enum prefetch_pace {
     STAMP(name, NAME, PACE_4_LINES_1_TILE)                                                         \
     STAMP(name, NAME, PACE_4_LINES_2_TILES)
 #else
+#define HAS_PACES 0
 #define AT_EACH_PACE(STAMP, name, NAME) STAMP(name, NAME, PACE_COUNTED)
 #endif
 
 KERNEL_INLINE prefetch_pace pace_of(int64_t row_bytes, int64_t num_tiles)
 {
-    if (!PREFETCH_FIRST_INTO_L1 || num_tiles > 2)
+    if (!HAS_PACES || num_tiles > 2)
         return PACE_COUNTED;
     if (row_bytes == 2 * LINE_BYTES)
         return num_tiles == 1 ? PACE_2_LINES_1_TILE : PACE_2_LINES_2_TILES;
