@@ -96,7 +96,16 @@ __attribute__((always_inline)) static inline const char *line_to_come(const to_c
 
 __attribute__((always_inline)) static inline int l1_times(cli_prefetch how)
 {
-    return how == CLI_PREFETCH_L1_THRICE ? 3 : how == CLI_PREFETCH_L1_FOUR_TIMES ? 4 : 5;
+    switch (how) {
+    case CLI_PREFETCH_L1_THRICE:
+        return 3;
+    case CLI_PREFETCH_L1_FOUR_TIMES:
+        return 4;
+    case CLI_PREFETCH_L1_FIVE_TIMES:
+        return 5;
+    default:
+        return 6;
+    }
 }
 
 /* While the line at `at` is read; `how` is a constant. */
@@ -111,7 +120,8 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
     case CLI_PREFETCH_L1_THRICE:
     case CLI_PREFETCH_L1_FOUR_TIMES:
     case CLI_PREFETCH_L1_FIVE_TIMES:
-#pragma GCC unroll 5
+    case CLI_PREFETCH_L1_SIX_TIMES:
+#pragma GCC unroll 6
         for (int i = 0; i < l1_times(how); i++)
             __builtin_prefetch(line_to_come(&ahead[i], at), 0, 3);
         break;
@@ -188,6 +198,7 @@ READ_CHUNKS(read_chunks_l1_thrice, CLI_PREFETCH_L1_THRICE)
 READ_CHUNKS(read_chunks_l2_then_l1_thrice, CLI_PREFETCH_L2_THEN_L1_THRICE)
 READ_CHUNKS(read_chunks_l1_four_times, CLI_PREFETCH_L1_FOUR_TIMES)
 READ_CHUNKS(read_chunks_l1_five_times, CLI_PREFETCH_L1_FIVE_TIMES)
+READ_CHUNKS(read_chunks_l1_six_times, CLI_PREFETCH_L1_SIX_TIMES)
 #undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
@@ -231,6 +242,7 @@ const cli_limit_loops LIMIT_LOOPS = {
                     [CLI_PREFETCH_L1_THRICE] = read_chunks_l1_thrice,
                     [CLI_PREFETCH_L2_THEN_L1_THRICE] = read_chunks_l2_then_l1_thrice,
                     [CLI_PREFETCH_L1_FOUR_TIMES] = read_chunks_l1_four_times,
-                    [CLI_PREFETCH_L1_FIVE_TIMES] = read_chunks_l1_five_times},
+                    [CLI_PREFETCH_L1_FIVE_TIMES] = read_chunks_l1_five_times,
+                    [CLI_PREFETCH_L1_SIX_TIMES] = read_chunks_l1_six_times},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

@@ -48,6 +48,7 @@ const char *cli_prefetch_name(cli_prefetch prefetch)
         [CLI_PREFETCH_L2_THEN_L1_THRICE] = "L2 then L1 thrice",
         [CLI_PREFETCH_L1_FOUR_TIMES] = "L1 four times",
         [CLI_PREFETCH_L1_FIVE_TIMES] = "L1 five times",
+        [CLI_PREFETCH_L1_SIX_TIMES] = "L1 six times",
     };
     return names[prefetch];
 }

@@ -58,9 +58,12 @@ KERNEL_INLINE int pace_tiles(prefetch_pace pace)
     return pace == PACE_2_LINES_1_TILE || pace == PACE_4_LINES_1_TILE ? 1 : 2;
 }
 
-#define STEADY_MAX_TIMES (PREFETCH_TIMES + 1)
+#define STEADY_MAX_TIMES (PREFETCH_TIMES + 2)
 
-/* The rows that a step asks for at the moment, the farthest first. */
+/* Two requests more, of which the second is the first to be added. */
+static const int64_t steady_more_bytes[2] = {PREFETCH_MOST_BYTES, 22528};
+
+/* The rows that a step asks for at the moment, one for each time. */
 typedef struct rows_ahead {
     const char *of[STEADY_MAX_TIMES];
 } rows_ahead;
@@ -70,13 +73,15 @@ KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
 {
     if (num_lines / pace_tiles(pace) < pace_row_lines(pace))
         return PREFETCH_TIMES - 1;
-    return pace == PACE_4_LINES_1_TILE && num_heads == 1 ? STEADY_MAX_TIMES : PREFETCH_TIMES;
+    if (pace != PACE_4_LINES_1_TILE || num_heads > 3)
+        return PREFETCH_TIMES;
+    return num_heads == 1 ? STEADY_MAX_TIMES : PREFETCH_TIMES + 1;
 }
 
-/* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand, the farthest first. */
+/* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand. */
 KERNEL_INLINE int64_t steady_bytes_before(int time)
 {
-    const int64_t bytes = time == 0 ? PREFETCH_MOST_BYTES : prefetch_bytes[time - 1];
+    const int64_t bytes = time < 2 ? steady_more_bytes[time] : prefetch_bytes[time - 2];
     return PREFETCH_FAR_BYTES - bytes;
 }
 
