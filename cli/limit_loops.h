@@ -39,14 +39,15 @@ typedef enum cli_prefetch {
     CLI_PREFETCH_L1_HALF,
     CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
     CLI_PREFETCH_L2_THEN_L1_THRICE,
-    CLI_PREFETCH_L1_THRICE,     /* as those do that prefetch into L1, for many heads */
-    CLI_PREFETCH_L1_FOUR_TIMES, /* for some */
-    CLI_PREFETCH_L1_FIVE_TIMES, /* for few */
-    CLI_PREFETCH_L1_SIX_TIMES,  /* for one */
+    CLI_PREFETCH_L1_THRICE, /* from here on as those do that prefetch into L1 */
+    CLI_PREFETCH_L1_FOUR_TIMES,
+    CLI_PREFETCH_L1_FIVE_TIMES,
+    CLI_PREFETCH_L1_SIX_TIMES,
+    CLI_PREFETCH_L1_SEVEN_TIMES,
     CLI_NUM_PREFETCHES
 } cli_prefetch;
 
-#define CLI_MAX_PREFETCH_TIMES 6
+#define CLI_MAX_PREFETCH_TIMES 7
 
 const char *cli_prefetch_name(cli_prefetch prefetch);
 

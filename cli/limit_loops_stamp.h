@@ -103,8 +103,10 @@ __attribute__((always_inline)) static inline int l1_times(cli_prefetch how)
         return 4;
     case CLI_PREFETCH_L1_FIVE_TIMES:
         return 5;
-    default:
+    case CLI_PREFETCH_L1_SIX_TIMES:
         return 6;
+    default:
+        return 7;
     }
 }
 
@@ -121,7 +123,8 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
     case CLI_PREFETCH_L1_FOUR_TIMES:
     case CLI_PREFETCH_L1_FIVE_TIMES:
     case CLI_PREFETCH_L1_SIX_TIMES:
-#pragma GCC unroll 6
+    case CLI_PREFETCH_L1_SEVEN_TIMES:
+#pragma GCC unroll 7
         for (int i = 0; i < l1_times(how); i++)
             __builtin_prefetch(line_to_come(&ahead[i], at), 0, 3);
         break;
@@ -199,6 +202,7 @@ READ_CHUNKS(read_chunks_l2_then_l1_thrice, CLI_PREFETCH_L2_THEN_L1_THRICE)
 READ_CHUNKS(read_chunks_l1_four_times, CLI_PREFETCH_L1_FOUR_TIMES)
 READ_CHUNKS(read_chunks_l1_five_times, CLI_PREFETCH_L1_FIVE_TIMES)
 READ_CHUNKS(read_chunks_l1_six_times, CLI_PREFETCH_L1_SIX_TIMES)
+READ_CHUNKS(read_chunks_l1_seven_times, CLI_PREFETCH_L1_SEVEN_TIMES)
 #undef READ_CHUNKS
 
 /* With enough accumulators none waits for its own last sum. */
@@ -243,6 +247,7 @@ const cli_limit_loops LIMIT_LOOPS = {
                     [CLI_PREFETCH_L2_THEN_L1_THRICE] = read_chunks_l2_then_l1_thrice,
                     [CLI_PREFETCH_L1_FOUR_TIMES] = read_chunks_l1_four_times,
                     [CLI_PREFETCH_L1_FIVE_TIMES] = read_chunks_l1_five_times,
-                    [CLI_PREFETCH_L1_SIX_TIMES] = read_chunks_l1_six_times},
+                    [CLI_PREFETCH_L1_SIX_TIMES] = read_chunks_l1_six_times,
+                    [CLI_PREFETCH_L1_SEVEN_TIMES] = read_chunks_l1_seven_times},
     .multiply_adds = {.run = multiply_add, .per_round = NUM_ACCUMULATORS},
 };

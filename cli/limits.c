@@ -49,6 +49,7 @@ const char *cli_prefetch_name(cli_prefetch prefetch)
         [CLI_PREFETCH_L1_FOUR_TIMES] = "L1 four times",
         [CLI_PREFETCH_L1_FIVE_TIMES] = "L1 five times",
         [CLI_PREFETCH_L1_SIX_TIMES] = "L1 six times",
+        [CLI_PREFETCH_L1_SEVEN_TIMES] = "L1 seven times",
     };
     return names[prefetch];
 }

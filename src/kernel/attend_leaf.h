@@ -7,7 +7,8 @@
 #include "softmax.h"
 #include "values.h"
 
-/* The stages stand in functions of their own: in a larger one gcc keeps less in registers. */
+/* The stages stand in functions of their own: in a larger one gcc keeps less in registers. Those at
+ * a pace that the type never has are empty. */
 typedef struct leaf_stages {
     void (*logits)(const pageattn_leaf *leaf);
     void (*values)(const pageattn_leaf *leaf, float *o);
@@ -16,11 +17,13 @@ typedef struct leaf_stages {
 #define LEAF_STAGES(name, NAME, pace)                                                              \
     static KERNEL_NO_INLINE void leaf_logits_##name##_##pace(const pageattn_leaf *leaf)            \
     {                                                                                              \
-        leaf_logits(PAGEATTN_##NAME, pace, leaf);                                                  \
+        if (type_has_pace(PAGEATTN_##NAME, pace))                                                  \
+            leaf_logits(PAGEATTN_##NAME, pace, leaf);                                              \
     }                                                                                              \
     static KERNEL_NO_INLINE void leaf_values_##name##_##pace(const pageattn_leaf *leaf, float *o)  \
     {                                                                                              \
-        leaf_values(PAGEATTN_##NAME, pace, leaf, o);                                               \
+        if (type_has_pace(PAGEATTN_##NAME, pace))                                                  \
+            leaf_values(PAGEATTN_##NAME, pace, leaf, o);                                           \
     }
 #define LEAF_STAGES_ENTRY(name, NAME, pace)                                                        \
     [pace] = {leaf_logits_##name##_##pace, leaf_values_##name##_##pace},

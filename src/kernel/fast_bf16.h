@@ -403,12 +403,14 @@ typedef struct pair_leaf_stages {
 #define PAIR_LEAF_STAGES(name, NAME, pace)                                                         \
     static KERNEL_NO_INLINE void pair_leaf_logits_##pace(const pageattn_leaf *leaf)                \
     {                                                                                              \
-        pair_leaf_logits(pace, leaf);                                                              \
+        if (type_has_pace(PAGEATTN_BF16, pace))                                                    \
+            pair_leaf_logits(pace, leaf);                                                          \
     }                                                                                              \
     static KERNEL_NO_INLINE void pair_leaf_values_##pace(const pageattn_leaf *leaf,                \
                                                          const float *max, float *o)               \
     {                                                                                              \
-        pair_leaf_values(pace, leaf, max, o);                                                      \
+        if (type_has_pace(PAGEATTN_BF16, pace))                                                    \
+            pair_leaf_values(pace, leaf, max, o);                                                  \
     }
 #define PAIR_LEAF_STAGES_ENTRY(name, NAME, pace)                                                   \
     [pace] = {pair_leaf_logits_##pace, pair_leaf_values_##pace},

@@ -177,7 +177,11 @@ KERNEL_INLINE int64_t num_key_tiles(const pageattn_leaf *leaf)
 
 KERNEL_INLINE prefetch_pace pace_of_keys(pageattn_type type, const pageattn_leaf *leaf)
 {
-    return pace_of(leaf->head_dim * element_bytes(type), num_key_tiles(leaf));
+    const prefetch_pace pace =
+        pace_of(type, leaf->head_dim * element_bytes(type), num_key_tiles(leaf));
+    /* A step would ask for a quarter of a row, and half of one is the least (prefetcher_end_step).
+     */
+    return pace == PACE_8_LINES_2_TILES ? PACE_COUNTED : pace;
 }
 
 KERNEL_INLINE prefetcher prefetch_beside_keys(pageattn_type type, const pageattn_leaf *leaf)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prefetches beside the commonest rows, which have two or four lines and are read by one or two
- * tiles of heads. There each step asks for as many lines as it pays for, and which these are is
- * known when it is compiled: nothing is counted, no step branches, and lines are asked for one by
- * one between the multiply-adds. Counting takes more instructions than the arithmetic.
+ * Prefetches beside the commonest rows, which have two or four lines, or eight of floats, and are
+ * read by one or two tiles of heads. There each step asks for as many lines as it pays for, and
+ * which these are is known when it is compiled: nothing is counted, no step branches, and lines are
+ * asked for one by one between the multiply-adds. Counting takes more instructions than the
+ * arithmetic.
  *
  * So there is time to ask more often, and farther ahead. Only kernels that prefetch into L1 and
  * have many registers do all this: on the CPUs of the others it was not measured.
@@ -21,6 +22,8 @@ typedef enum prefetch_pace {
     PACE_2_LINES_2_TILES,
     PACE_4_LINES_1_TILE,
     PACE_4_LINES_2_TILES,
+    PACE_8_LINES_1_TILE,
+    PACE_8_LINES_2_TILES,
     NUM_PACES
 } prefetch_pace;
 
@@ -31,13 +34,37 @@ typedef enum prefetch_pace {
     STAMP(name, NAME, PACE_2_LINES_1_TILE)                                                         \
     STAMP(name, NAME, PACE_2_LINES_2_TILES)                                                        \
     STAMP(name, NAME, PACE_4_LINES_1_TILE)                                                         \
-    STAMP(name, NAME, PACE_4_LINES_2_TILES)
+    STAMP(name, NAME, PACE_4_LINES_2_TILES)                                                        \
+    STAMP(name, NAME, PACE_8_LINES_1_TILE)                                                         \
+    STAMP(name, NAME, PACE_8_LINES_2_TILES)
 #else
 #define HAS_PACES 0
 #define AT_EACH_PACE(STAMP, name, NAME) STAMP(name, NAME, PACE_COUNTED)
 #endif
 
-KERNEL_INLINE prefetch_pace pace_of(int64_t row_bytes, int64_t num_tiles)
+KERNEL_INLINE int pace_row_lines(prefetch_pace pace)
+{
+    if (pace == PACE_8_LINES_1_TILE || pace == PACE_8_LINES_2_TILES)
+        return 8;
+    return pace == PACE_4_LINES_1_TILE || pace == PACE_4_LINES_2_TILES ? 4 : 2;
+}
+
+KERNEL_INLINE int pace_tiles(prefetch_pace pace)
+{
+    return pace == PACE_2_LINES_1_TILE || pace == PACE_4_LINES_1_TILE || pace == PACE_8_LINES_1_TILE
+               ? 1
+               : 2;
+}
+
+#define PACE_MAX_GROUPS 8 /* of a row: what a tile of values holds */
+
+/* Eight lines of two lane groups each are too many. */
+KERNEL_INLINE int type_has_pace(pageattn_type type, prefetch_pace pace)
+{
+    return pace == PACE_COUNTED || pace_row_lines(pace) * line_groups(type) <= PACE_MAX_GROUPS;
+}
+
+KERNEL_INLINE prefetch_pace pace_of(pageattn_type type, int64_t row_bytes, int64_t num_tiles)
 {
     if (!HAS_PACES || num_tiles > 2)
         return PACE_COUNTED;
@@ -45,43 +72,38 @@ KERNEL_INLINE prefetch_pace pace_of(int64_t row_bytes, int64_t num_tiles)
         return num_tiles == 1 ? PACE_2_LINES_1_TILE : PACE_2_LINES_2_TILES;
     if (row_bytes == 4 * LINE_BYTES)
         return num_tiles == 1 ? PACE_4_LINES_1_TILE : PACE_4_LINES_2_TILES;
+    if (row_bytes == 8 * LINE_BYTES && type_has_pace(type, PACE_8_LINES_1_TILE))
+        return num_tiles == 1 ? PACE_8_LINES_1_TILE : PACE_8_LINES_2_TILES;
     return PACE_COUNTED;
 }
 
-KERNEL_INLINE int pace_row_lines(prefetch_pace pace)
-{
-    return pace == PACE_2_LINES_1_TILE || pace == PACE_2_LINES_2_TILES ? 2 : 4;
-}
+#define STEADY_MAX_TIMES (PREFETCH_TIMES + 3)
 
-KERNEL_INLINE int pace_tiles(prefetch_pace pace)
-{
-    return pace == PACE_2_LINES_1_TILE || pace == PACE_4_LINES_1_TILE ? 1 : 2;
-}
-
-#define STEADY_MAX_TIMES (PREFETCH_TIMES + 2)
-
-/* Two requests more, of which the second is the first to be added. */
-static const int64_t steady_more_bytes[2] = {PREFETCH_MOST_BYTES, 22528};
+/* Requests more, of which the last is the first to be added. */
+static const int64_t steady_more_bytes[3] = {14336, PREFETCH_MOST_BYTES, 22528};
 
 /* The rows that a step asks for at the moment, one for each time. */
 typedef struct rows_ahead {
     const char *of[STEADY_MAX_TIMES];
 } rows_ahead;
 
-/* The fewer heads, the more memory limits, and the more time there is to ask. */
+/* The fewer multiply-adds for each line, the more memory limits, and the more time there is. */
 KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
 {
-    if (num_lines / pace_tiles(pace) < pace_row_lines(pace))
+    const int whole_rows = num_lines / pace_tiles(pace) >= pace_row_lines(pace);
+    if (pace_row_lines(pace) == 8)
+        return pace_tiles(pace) == 1 || whole_rows ? STEADY_MAX_TIMES : PREFETCH_TIMES + 1;
+    if (!whole_rows)
         return PREFETCH_TIMES - 1;
     if (pace != PACE_4_LINES_1_TILE || num_heads > 3)
         return PREFETCH_TIMES;
-    return num_heads == 1 ? STEADY_MAX_TIMES : PREFETCH_TIMES + 1;
+    return num_heads == 1 ? PREFETCH_TIMES + 2 : PREFETCH_TIMES + 1;
 }
 
 /* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand. */
 KERNEL_INLINE int64_t steady_bytes_before(int time)
 {
-    const int64_t bytes = time < 2 ? steady_more_bytes[time] : prefetch_bytes[time - 2];
+    const int64_t bytes = time < 3 ? steady_more_bytes[time] : prefetch_bytes[time - 3];
     return PREFETCH_FAR_BYTES - bytes;
 }
 

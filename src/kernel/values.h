@@ -242,7 +242,7 @@ KERNEL_INLINE int64_t num_value_tiles(const pageattn_leaf *leaf)
 
 KERNEL_INLINE prefetch_pace pace_of_values(pageattn_type type, const pageattn_leaf *leaf)
 {
-    return pace_of(leaf->value_head_dim * element_bytes(type), num_value_tiles(leaf));
+    return pace_of(type, leaf->value_head_dim * element_bytes(type), num_value_tiles(leaf));
 }
 
 /* The values come after the keys in the stream. */
