@@ -94,19 +94,25 @@ __attribute__((always_inline)) static inline const char *line_to_come(const to_c
     return (at < ahead->last_at ? ahead->data : ahead->following) + at;
 }
 
-__attribute__((always_inline)) static inline int l1_times(cli_prefetch how)
+/* How often a line is asked for. */
+__attribute__((always_inline)) static inline int prefetch_times(cli_prefetch how)
 {
     switch (how) {
+    case CLI_PREFETCH_L2_THEN_L1:
+        return 2;
     case CLI_PREFETCH_L1_THRICE:
         return 3;
+    case CLI_PREFETCH_L2_THEN_L1_THRICE:
     case CLI_PREFETCH_L1_FOUR_TIMES:
         return 4;
     case CLI_PREFETCH_L1_FIVE_TIMES:
         return 5;
     case CLI_PREFETCH_L1_SIX_TIMES:
         return 6;
-    default:
+    case CLI_PREFETCH_L1_SEVEN_TIMES:
         return 7;
+    default:
+        return 1;
     }
 }
 
@@ -125,7 +131,7 @@ __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, con
     case CLI_PREFETCH_L1_SIX_TIMES:
     case CLI_PREFETCH_L1_SEVEN_TIMES:
 #pragma GCC unroll 7
-        for (int i = 0; i < l1_times(how); i++)
+        for (int i = 0; i < prefetch_times(how); i++)
             __builtin_prefetch(line_to_come(&ahead[i], at), 0, 3);
         break;
     case CLI_PREFETCH_L2_THEN_L1_THRICE:
@@ -162,8 +168,8 @@ read_and_prefetch(cli_prefetch how, const cli_chunk *chunks, int64_t num_chunks,
     for (int64_t c = 0; c < num_chunks; c++) {
         const char *data = chunks[c].data;
         to_come later[CLI_MAX_PREFETCH_TIMES];
-#pragma GCC unroll 5
-        for (int i = 0; i < CLI_MAX_PREFETCH_TIMES; i++)
+#pragma GCC unroll 7
+        for (int i = 0; i < prefetch_times(how); i++)
             later[i] = look_ahead(&chunks[c], ahead[i]);
         const int64_t bytes = chunks[c].bytes;
         int64_t at = 0;
