@@ -95,9 +95,9 @@ KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
         return pace_tiles(pace) == 1 || whole_rows ? STEADY_MAX_TIMES : PREFETCH_TIMES + 1;
     if (!whole_rows)
         return PREFETCH_TIMES - 1;
-    if (pace != PACE_4_LINES_1_TILE || num_heads > 3)
+    if (pace != PACE_4_LINES_1_TILE || num_heads > 2)
         return PREFETCH_TIMES;
-    return num_heads == 1 ? PREFETCH_TIMES + 2 : PREFETCH_TIMES + 1;
+    return PREFETCH_TIMES + 3 - num_heads;
 }
 
 /* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand. */
