@@ -179,8 +179,7 @@ KERNEL_INLINE prefetch_pace pace_of_keys(pageattn_type type, const pageattn_leaf
 {
     const prefetch_pace pace =
         pace_of(type, leaf->head_dim * element_bytes(type), num_key_tiles(leaf));
-    /* A step would ask for a quarter of a row, and half of one is the least (prefetcher_end_step).
-     */
+    /* A step would ask for a quarter of a row: prefetcher_end_step knows halves. */
     return pace == PACE_8_LINES_2_TILES ? PACE_COUNTED : pace;
 }
 
