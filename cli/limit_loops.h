@@ -39,7 +39,7 @@ typedef enum cli_prefetch {
     CLI_PREFETCH_L1_HALF,
     CLI_PREFETCH_L2_THEN_L1, /* as kernels do */
     CLI_PREFETCH_L2_THEN_L1_THRICE,
-    CLI_PREFETCH_L1_THRICE, /* from here on as those do that prefetch into L1 */
+    CLI_PREFETCH_L1_THRICE, /* from here on as AVX-512 kernels that prefetch into L1 */
     CLI_PREFETCH_L1_FOUR_TIMES,
     CLI_PREFETCH_L1_FIVE_TIMES,
     CLI_PREFETCH_L1_SIX_TIMES,

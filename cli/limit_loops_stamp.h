@@ -116,47 +116,37 @@ __attribute__((always_inline)) static inline int prefetch_times(cli_prefetch how
     }
 }
 
+__attribute__((always_inline)) static inline int is_half(cli_prefetch how)
+{
+    return how == CLI_PREFETCH_L2_HALF || how == CLI_PREFETCH_L1_HALF;
+}
+
+__attribute__((always_inline)) static inline int first_into_l2(cli_prefetch how)
+{
+    return how == CLI_PREFETCH_L2 || how == CLI_PREFETCH_L2_HALF ||
+           how == CLI_PREFETCH_L2_THEN_L1 || how == CLI_PREFETCH_L2_THEN_L1_THRICE;
+}
+
+__attribute__((always_inline)) static inline void ask_for(const char *line, int into_l2)
+{
+    if (into_l2)
+        __builtin_prefetch(line, 0, 2);
+    else
+        __builtin_prefetch(line, 0, 3);
+}
+
 /* While the line at `at` is read; `how` is a constant. */
 __attribute__((always_inline)) static inline void prefetch(cli_prefetch how, const to_come *ahead,
                                                            int64_t at)
 {
-    switch (how) {
-    case CLI_PREFETCH_L2_THEN_L1:
-        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
-        __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
-        break;
-    case CLI_PREFETCH_L1_THRICE:
-    case CLI_PREFETCH_L1_FOUR_TIMES:
-    case CLI_PREFETCH_L1_FIVE_TIMES:
-    case CLI_PREFETCH_L1_SIX_TIMES:
-    case CLI_PREFETCH_L1_SEVEN_TIMES:
-#pragma GCC unroll 7
-        for (int i = 0; i < prefetch_times(how); i++)
-            __builtin_prefetch(line_to_come(&ahead[i], at), 0, 3);
-        break;
-    case CLI_PREFETCH_L2_THEN_L1_THRICE:
-        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
-        __builtin_prefetch(line_to_come(&ahead[1], at), 0, 3);
-        __builtin_prefetch(line_to_come(&ahead[2], at), 0, 3);
-        __builtin_prefetch(line_to_come(&ahead[3], at), 0, 3);
-        break;
-    case CLI_PREFETCH_L2:
-        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 2);
-        break;
-    case CLI_PREFETCH_L2_HALF:
+    if (is_half(how)) {
         if (at / LINE_BYTES % 2 == 0)
-            __builtin_prefetch(ahead[0].data + at / 2, 0, 2);
-        break;
-    case CLI_PREFETCH_L1:
-        __builtin_prefetch(line_to_come(&ahead[0], at), 0, 3);
-        break;
-    case CLI_PREFETCH_L1_HALF:
-        if (at / LINE_BYTES % 2 == 0)
-            __builtin_prefetch(ahead[0].data + at / 2, 0, 3);
-        break;
-    case CLI_NUM_PREFETCHES:
-        break;
+            ask_for(ahead[0].data + at / 2, first_into_l2(how));
+        return;
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < prefetch_times(how); i++)
+        ask_for(line_to_come(&ahead[i], at), i == 0 && first_into_l2(how));
 }
 
 __attribute__((always_inline)) static inline uint64_t
@@ -168,7 +158,7 @@ read_and_prefetch(cli_prefetch how, const cli_chunk *chunks, int64_t num_chunks,
     for (int64_t c = 0; c < num_chunks; c++) {
         const char *data = chunks[c].data;
         to_come later[CLI_MAX_PREFETCH_TIMES];
-#pragma GCC unroll 7
+#pragma GCC unroll 16
         for (int i = 0; i < prefetch_times(how); i++)
             later[i] = look_ahead(&chunks[c], ahead[i]);
         const int64_t bytes = chunks[c].bytes;
