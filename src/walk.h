@@ -39,7 +39,8 @@ void pageattn_walk_start(pageattn_walk *walk, const pageattn_plan *plan,
 int pageattn_walk_next(pageattn_walk *walk, pageattn_leaf_place *place);
 
 /* The rows of a leaf in the order of pageattn_leaf's stream, followed by those of the next leaf
- * (NULL: none) as far as prefetching reaches, rows_ahead. `place` and `next` are not empty. Returns
+ * (NULL: none) as far as prefetching reaches, rows_ahead. `place` and `next` are not empty, and
+ * `rows` has room for PAGEATTN_STREAM_ROWS. Returns
  * 1 if a block table entry became wrong since the check, else 0. */
 int pageattn_walk_rows(const pageattn_problem *problem, const pageattn_kernels *kernels,
                        const pageattn_leaf_place *place, const pageattn_leaf_place *next,

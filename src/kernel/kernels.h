@@ -83,11 +83,6 @@ typedef struct pageattn_leaf {
 #define PAGEATTN_MIN_PREFETCH_ROWS 16
 #define PAGEATTN_MAX_PREFETCH_ROWS 192
 
-/* list_rows writes so many at once. */
-#define PAGEATTN_ROWS_AT_ONCE 8
-#define PAGEATTN_STREAM_ROWS                                                                       \
-    (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS + PAGEATTN_ROWS_AT_ONCE)
-
 static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
 {
     const int64_t rows = bytes / row_bytes;
@@ -96,13 +91,18 @@ static inline int64_t pageattn_prefetch_rows(int64_t bytes, int64_t row_bytes)
     return rows < PAGEATTN_MAX_PREFETCH_ROWS ? rows : PAGEATTN_MAX_PREFETCH_ROWS;
 }
 
-/* Rows that lie evenly, num_rows of them together. */
+/* Runs of rows, each of which lie evenly. */
 typedef struct pageattn_row_runs {
-    const char *const *first; /* row of each run */
-    int64_t num_rows;         /* of each */
-    int64_t step;             /* bytes from one row to the next */
-    int64_t skip;             /* so many rows of the first run, less than num_rows */
+    const char *const *first; /* the first row of each run */
+    int64_t num_rows;         /* of each run */
+    int64_t step;             /* bytes from one row of a run to the next */
+    int64_t skip;             /* rows of the first run that are left out; fewer than num_rows */
 } pageattn_row_runs;
+
+/* list_rows writes so many at once, and the stream has room for what it writes too much. */
+#define PAGEATTN_ROWS_AT_ONCE 8
+#define PAGEATTN_STREAM_ROWS                                                                       \
+    (2 * PAGEATTN_LEAF_TOKENS + PAGEATTN_MAX_PREFETCH_ROWS + PAGEATTN_ROWS_AT_ONCE)
 
 /* Tables by element type are indexed with pageattn_type; entry 0 is unused. */
 #define PAGEATTN_NUM_FLOAT_TYPES (PAGEATTN_F16 + 1)
@@ -110,7 +110,7 @@ typedef struct pageattn_row_runs {
 typedef struct pageattn_kernels {
     /* How far ahead they ask for rows, and the fast kernels beside them, in bytes of the stream. */
     int64_t prefetch_bytes;
-    /* The `count` rows after those to skip; writes up to PAGEATTN_ROWS_AT_ONCE - 1 more. */
+    /* Lists the first `count` rows of the runs; writes up to PAGEATTN_ROWS_AT_ONCE - 1 more. */
     void (*list_rows)(const pageattn_row_runs *from, int64_t count, const char **rows);
     /* Puts row[i] * scale, and zeros up to the next lane group, where attend_leaf looks for this
      * head's row in query, which holds num_heads * pageattn_padded(head_dim) floats. */

@@ -21,19 +21,21 @@
  * instruction set has few registers the arithmetic takes so long that asking often costs more than
  * it gives. */
 #if defined(PREFETCH_INTO_L1) && !defined(LANES_FEW_REGISTERS)
-#define PREFETCH_STEADILY
+#define PREFETCH_STEADILY 1 /* prefetch_steadily.h */
 #define PREFETCH_FIRST_INTO_L1 1
 #define PREFETCH_FAR_BYTES 24576
 #define PREFETCH_MOST_BYTES 32768 /* once more, in prefetch_steadily.h */
 #define PREFETCH_TIMES 4
 static const int64_t prefetch_bytes[PREFETCH_TIMES] = {PREFETCH_FAR_BYTES, 18432, 11264, 5120};
 #elif defined(PREFETCH_INTO_L1)
+#define PREFETCH_STEADILY 0
 #define PREFETCH_FIRST_INTO_L1 1
 #define PREFETCH_FAR_BYTES 18432
 #define PREFETCH_MOST_BYTES PREFETCH_FAR_BYTES
 #define PREFETCH_TIMES 2
 static const int64_t prefetch_bytes[PREFETCH_TIMES] = {PREFETCH_FAR_BYTES, 9216};
 #else
+#define PREFETCH_STEADILY 0
 #define PREFETCH_FIRST_INTO_L1 0
 #define PREFETCH_FAR_BYTES 12288
 #define PREFETCH_MOST_BYTES PREFETCH_FAR_BYTES

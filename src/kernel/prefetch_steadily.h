@@ -27,8 +27,7 @@ typedef enum prefetch_pace {
     NUM_PACES
 } prefetch_pace;
 
-#ifdef PREFETCH_STEADILY
-#define HAS_PACES 1
+#if PREFETCH_STEADILY
 #define AT_EACH_PACE(STAMP, name, NAME)                                                            \
     STAMP(name, NAME, PACE_COUNTED)                                                                \
     STAMP(name, NAME, PACE_2_LINES_1_TILE)                                                         \
@@ -38,7 +37,6 @@ typedef enum prefetch_pace {
     STAMP(name, NAME, PACE_8_LINES_1_TILE)                                                         \
     STAMP(name, NAME, PACE_8_LINES_2_TILES)
 #else
-#define HAS_PACES 0
 #define AT_EACH_PACE(STAMP, name, NAME) STAMP(name, NAME, PACE_COUNTED)
 #endif
 
@@ -56,7 +54,7 @@ KERNEL_INLINE int pace_tiles(prefetch_pace pace)
                : 2;
 }
 
-#define PACE_MAX_GROUPS 8 /* of a row: what a tile of values holds */
+#define PACE_MAX_GROUPS 8 /* of a row, which a tile of values can hold */
 
 /* Eight lines of two lane groups each are too many. */
 KERNEL_INLINE int type_has_pace(pageattn_type type, prefetch_pace pace)
@@ -66,7 +64,7 @@ KERNEL_INLINE int type_has_pace(pageattn_type type, prefetch_pace pace)
 
 KERNEL_INLINE prefetch_pace pace_of(pageattn_type type, int64_t row_bytes, int64_t num_tiles)
 {
-    if (!HAS_PACES || num_tiles > 2)
+    if (!PREFETCH_STEADILY || num_tiles > 2)
         return PACE_COUNTED;
     if (row_bytes == 2 * LINE_BYTES)
         return num_tiles == 1 ? PACE_2_LINES_1_TILE : PACE_2_LINES_2_TILES;
@@ -77,34 +75,42 @@ KERNEL_INLINE prefetch_pace pace_of(pageattn_type type, int64_t row_bytes, int64
     return PACE_COUNTED;
 }
 
-#define STEADY_MAX_TIMES (PREFETCH_TIMES + 3)
+#define STEADY_MORE_TIMES 3
+#define STEADY_MAX_TIMES (STEADY_MORE_TIMES + PREFETCH_TIMES)
 
-/* Requests more, of which the last is the first to be added. */
-static const int64_t steady_more_bytes[3] = {14336, PREFETCH_MOST_BYTES, 22528};
+/* How far ahead the requests are that come in front of prefetch.h's, where a step asks more often:
+ * first the last of them, then the last two, then all. */
+static const int64_t steady_more_bytes[STEADY_MORE_TIMES] = {14336, PREFETCH_MOST_BYTES, 22528};
 
 /* The rows that a step asks for at the moment, one for each time. */
 typedef struct rows_ahead {
     const char *of[STEADY_MAX_TIMES];
 } rows_ahead;
 
+KERNEL_INLINE int asks_for_whole_rows(prefetch_pace pace, int num_lines)
+{
+    return num_lines / pace_tiles(pace) >= pace_row_lines(pace);
+}
+
 /* The fewer multiply-adds for each line, the more memory limits, and the more time there is. */
 KERNEL_INLINE int steady_times(prefetch_pace pace, int num_heads, int num_lines)
 {
-    const int whole_rows = num_lines / pace_tiles(pace) >= pace_row_lines(pace);
+    const int whole_rows = asks_for_whole_rows(pace, num_lines);
     if (pace_row_lines(pace) == 8)
         return pace_tiles(pace) == 1 || whole_rows ? STEADY_MAX_TIMES : PREFETCH_TIMES + 1;
     if (!whole_rows)
         return PREFETCH_TIMES - 1;
     if (pace != PACE_4_LINES_1_TILE || num_heads > 2)
         return PREFETCH_TIMES;
-    return PREFETCH_TIMES + 3 - num_heads;
+    return num_heads == 1 ? PREFETCH_TIMES + 2 : PREFETCH_TIMES + 1;
 }
 
 /* How far before prefetcher.row the rows of one of STEADY_MAX_TIMES stand. */
 KERNEL_INLINE int64_t steady_bytes_before(int time)
 {
-    const int64_t bytes = time < 3 ? steady_more_bytes[time] : prefetch_bytes[time - 3];
-    return PREFETCH_FAR_BYTES - bytes;
+    if (time < STEADY_MORE_TIMES)
+        return PREFETCH_FAR_BYTES - steady_more_bytes[time];
+    return PREFETCH_FAR_BYTES - prefetch_bytes[time - STEADY_MORE_TIMES];
 }
 
 /* Comes after each line of num_lines that a step reads, four or eight. */
@@ -113,7 +119,7 @@ KERNEL_INLINE void prefetch_in_step(const prefetcher *next, prefetch_pace pace, 
 {
     const int row_lines = pace_row_lines(pace), num_tiles = pace_tiles(pace);
     const int64_t row_bytes = row_lines * LINE_BYTES;
-    const int whole_rows = num_lines / num_tiles >= row_lines;
+    const int whole_rows = asks_for_whole_rows(pace, num_lines);
     const int asked = line / num_tiles;
     if ((line + 1) % num_tiles != 0)
         return;
@@ -132,7 +138,7 @@ KERNEL_INLINE void prefetcher_end_step(prefetcher *next, prefetch_pace pace, int
 {
     const int row_lines = pace_row_lines(pace);
     const int num_asked = num_lines / pace_tiles(pace);
-    if (num_asked >= row_lines) {
+    if (asks_for_whole_rows(pace, num_lines)) {
         next->row += num_asked / row_lines;
     } else {
         const int64_t half = num_asked * LINE_BYTES;

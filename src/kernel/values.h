@@ -20,6 +20,8 @@
 #define VALUES_NEAR_BYTES 8192 /* of a block that stays behind the prefetches into L1 */
 #define VALUES_MAX_GROUPS 8    /* in a tile */
 
+_Static_assert(PACE_MAX_GROUPS <= VALUES_MAX_GROUPS, "rows that have a pace fit a tile");
+
 /* How many tokens make a block, a power of two. All passes together prefetch as much as one reads,
  * so the first comes nearer to the prefetches, by half of the block or more. Those into L1 must not
  * be caught up with: there rows of more than 256 bytes make shorter blocks. */
