@@ -21,6 +21,7 @@ typedef struct lanes {
 #define LANES_FEW_REGISTERS
 #define LANES_VALUE_HEADS 4
 #define LANES_VALUE_SUMS 4
+#define LANES_SOFTMAX_HEADS 1
 
 #define LANES_OF(low_expression, high_expression)                                                  \
     ((lanes){.low = (low_expression), .high = (high_expression)})

@@ -18,6 +18,7 @@ typedef __m512 lanes;
 #define LANES_KEY_HEADS 4
 #define LANES_VALUE_HEADS 4
 #define LANES_VALUE_SUMS 16
+#define LANES_SOFTMAX_HEADS 4
 
 static inline lanes lanes_all(float x)
 {

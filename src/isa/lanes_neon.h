@@ -25,6 +25,7 @@ typedef struct lanes {
 #define LANES_KEY_HEADS 2
 #define LANES_VALUE_HEADS 2
 #define LANES_VALUE_SUMS 4
+#define LANES_SOFTMAX_HEADS 1
 
 #define LANES_OF(e0, e1, e2, e3) ((lanes){.q0 = (e0), .q1 = (e1), .q2 = (e2), .q3 = (e3)})
 #define LANES_EACH(function, x)                                                                    \

@@ -19,12 +19,14 @@ typedef struct lanes {
 
 /* Register tiles, as many accumulators as fit: tokens x heads of the dot products, heads x lane
  * groups of a row, LANES_VALUE_SUMS in all, of the weighted sum. Numbers of heads are 2 or 4.
+ * LANES_SOFTMAX_HEADS is how many heads' exponentials go side by side, 4 at most.
  * A vocabulary may define LANES_FEW_REGISTERS, and half_lanes_* as lanes_avx2.h does, in place of
  * LANES_KEY_TOKENS: dot products are then made as logits_by_halves.h says. */
 #define LANES_KEY_TOKENS 2
 #define LANES_KEY_HEADS 2
 #define LANES_VALUE_HEADS 2
 #define LANES_VALUE_SUMS 8
+#define LANES_SOFTMAX_HEADS 1
 
 #define LANES_EACH(i) for (int i = 0; i < 16; i++)
 

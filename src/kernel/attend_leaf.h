@@ -42,8 +42,7 @@ KERNEL_INLINE void attend_leaf(pageattn_type type, const leaf_stages stages[],
 
     stages[pace_of_keys(type, leaf)].logits(leaf);
     mask_heads(leaf, max);
-    for (int64_t h = 0; h < leaf->num_heads; h++)
-        sum[h] = weights_of_head(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max[h]);
+    weigh_heads(leaf, max, sum);
     stages[pace_of_values(type, leaf)].values(leaf, state);
 }
 

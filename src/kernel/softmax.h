@@ -19,11 +19,17 @@ KERNEL_INLINE float finite_shift(float max)
     return max == -INFINITY ? 0.0f : max;
 }
 
-/* Lane l += lane l + 8, then + 4, + 2, + 1. */
-KERNEL_INLINE float sum_of_lanes(lanes x)
+/* Of each of num_heads lane groups: lane l += lane l + 8, then + 4, + 2, + 1. */
+KERNEL_INLINE void sum_lanes_of_heads(int num_heads, const lanes x[], float *sum)
 {
-    const lanes quarter = lanes_fold_8_4(x, x, x, x);
-    return lanes_first(lanes_fold_2_1(quarter, quarter, quarter, quarter));
+    const int last = num_heads - 1;
+    float total[PAGEATTN_LANES];
+    const lanes quarters =
+        lanes_fold_8_4(x[0], x[1 < last ? 1 : last], x[2 < last ? 2 : last], x[last]);
+    lanes_store_f32(total, lanes_fold_2_1(quarters, quarters, quarters, quarters));
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        sum[h] = total[4 * h];
 }
 
 KERNEL_INLINE void cap_logits(float *logits, int64_t begin, int64_t end, float cap)
@@ -35,8 +41,15 @@ KERNEL_INLINE void cap_logits(float *logits, int64_t begin, int64_t end, float c
     }
 }
 
-/* What comes before the weights: the soft cap and the masks. Returns the maximum. */
-KERNEL_INLINE float mask_logits(const pageattn_leaf *leaf, float *logits)
+/* Most leaves have none. */
+KERNEL_INLINE int has_masks(const pageattn_leaf *leaf)
+{
+    return leaf->soft_cap > 0.0f || leaf->begin < leaf->soft_end ||
+           leaf->begin % PAGEATTN_LANES != 0 || leaf->end % PAGEATTN_LANES != 0;
+}
+
+/* What comes before the maximum: the soft cap and the masks. */
+KERNEL_INLINE void mask_logits(const pageattn_leaf *leaf, float *logits)
 {
     const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t last = pageattn_padded(leaf->end);
@@ -49,34 +62,87 @@ KERNEL_INLINE float mask_logits(const pageattn_leaf *leaf, float *logits)
         logits[t] = -INFINITY;
     for (int64_t t = leaf->end; t < last; t++)
         logits[t] = -INFINITY;
-
-    lanes max_lanes = lanes_all(-INFINITY);
-    for (int64_t t = first; t < last; t += PAGEATTN_LANES)
-        max_lanes = lanes_max(max_lanes, lanes_load_f32(logits + t));
-    return lanes_reduce_max(max_lanes);
 }
 
-/* The maxima of all heads. Each is a chain of operations that wait for one another; made before the
- * first weight, those of several heads run side by side. */
-KERNEL_INLINE void mask_heads(const pageattn_leaf *leaf, float *max)
-{
-    for (int64_t h = 0; h < leaf->num_heads; h++)
-        max[h] = mask_logits(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS);
-}
-
-/* Replaces one head's logits by their weights; returns the sum of these. */
-KERNEL_INLINE float weights_of_head(const pageattn_leaf *leaf, float *logits, float max)
+/* Of num_heads heads, whose logits begin at `logits`: LANES_SOFTMAX_HEADS of them, or one. */
+KERNEL_INLINE void max_of_heads(int num_heads, const pageattn_leaf *leaf, const float *logits,
+                                float *max)
 {
     const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t last = pageattn_padded(leaf->end);
-    const lanes shift = lanes_all(finite_shift(max));
-    lanes sum_lanes = lanes_zero();
+    lanes max_lanes[LANES_SOFTMAX_HEADS];
+
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        max_lanes[h] = lanes_all(-INFINITY);
     for (int64_t t = first; t < last; t += PAGEATTN_LANES) {
-        const lanes weight = lanes_exp(lanes_sub(lanes_load_f32(logits + t), shift));
-        lanes_store_f32(logits + t, weight);
-        sum_lanes = lanes_add(sum_lanes, weight);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++)
+            max_lanes[h] =
+                lanes_max(max_lanes[h], lanes_load_f32(logits + h * PAGEATTN_LEAF_TOKENS + t));
     }
-    return sum_of_lanes(sum_lanes);
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        max[h] = lanes_reduce_max(max_lanes[h]);
+}
+
+/* Their weights of lane group t. */
+KERNEL_INLINE void weigh_group(int num_heads, const float *logits, int64_t t, const lanes shift[],
+                               lanes weight[])
+{
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++)
+        weight[h] = lanes_sub(lanes_load_f32(logits + h * PAGEATTN_LEAF_TOKENS + t), shift[h]);
+    lanes_exp_each(num_heads, weight);
+}
+
+/* Replaces their logits by the weights. */
+KERNEL_INLINE void weights_of_heads(int num_heads, const pageattn_leaf *leaf, float *logits,
+                                    const float *max, float *sum)
+{
+    const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
+    const int64_t last = pageattn_padded(leaf->end);
+    lanes shift[LANES_SOFTMAX_HEADS], weight[LANES_SOFTMAX_HEADS], sum_lanes[LANES_SOFTMAX_HEADS];
+
+    KERNEL_UNROLL
+    for (int h = 0; h < num_heads; h++) {
+        shift[h] = lanes_all(finite_shift(max[h]));
+        sum_lanes[h] = lanes_zero();
+    }
+    for (int64_t t = first; t < last; t += PAGEATTN_LANES) {
+        weigh_group(num_heads, logits, t, shift, weight);
+        KERNEL_UNROLL
+        for (int h = 0; h < num_heads; h++) {
+            lanes_store_f32(logits + h * PAGEATTN_LEAF_TOKENS + t, weight[h]);
+            sum_lanes[h] = lanes_add(sum_lanes[h], weight[h]);
+        }
+    }
+    sum_lanes_of_heads(num_heads, sum_lanes, sum);
+}
+
+/* Masks the logits of all heads and finds their maxima. These come before the first weight, as each
+ * ends with a chain of operations that wait for one another. */
+KERNEL_INLINE void mask_heads(const pageattn_leaf *leaf, float *max)
+{
+    int64_t h = 0;
+    if (has_masks(leaf)) {
+        for (int64_t masked = 0; masked < leaf->num_heads; masked++)
+            mask_logits(leaf, leaf->logits + masked * PAGEATTN_LEAF_TOKENS);
+    }
+    for (; h + LANES_SOFTMAX_HEADS <= leaf->num_heads; h += LANES_SOFTMAX_HEADS)
+        max_of_heads(LANES_SOFTMAX_HEADS, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h);
+    for (; h < leaf->num_heads; h++)
+        max_of_heads(1, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h);
+}
+
+KERNEL_INLINE void weigh_heads(const pageattn_leaf *leaf, const float *max, float *sum)
+{
+    int64_t h = 0;
+    for (; h + LANES_SOFTMAX_HEADS <= leaf->num_heads; h += LANES_SOFTMAX_HEADS)
+        weights_of_heads(LANES_SOFTMAX_HEADS, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS,
+                         max + h, sum + h);
+    for (; h < leaf->num_heads; h++)
+        weights_of_heads(1, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h);
 }
 
 #endif
