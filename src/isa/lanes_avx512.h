@@ -20,6 +20,17 @@ typedef __m512 lanes;
 #define LANES_VALUE_SUMS 16
 #define LANES_SOFTMAX_HEADS 4
 
+/* A mask that is no constant to clang, which else has blends done by shuffles, and what a mask
+ * zeroes by a permutation of two registers. */
+static inline __mmask32 lanes_mask(uint32_t bits)
+{
+    __mmask32 mask = bits;
+#ifdef __clang__
+    __asm__("" : "+Yk"(mask));
+#endif
+    return mask;
+}
+
 static inline lanes lanes_all(float x)
 {
     return _mm512_set1_ps(x);
@@ -46,7 +57,8 @@ static inline lanes lanes_pick_bf16(__m512i halves, int first)
     const __m512i from_0 = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7,
                                             0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
     const __m512i from_first = _mm512_add_epi16(from_0, _mm512_set1_epi16((int16_t)first));
-    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, from_first, halves));
+    return _mm512_castsi512_ps(
+        _mm512_maskz_permutexvar_epi16(lanes_mask(0xaaaaaaaa), from_first, halves));
 }
 
 static inline lanes lanes_load_bf16(const void *p)
@@ -132,10 +144,15 @@ static inline void lanes_store_first_f16(void *p, lanes x, int64_t n)
                              _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-/* Into L1, and where it stands: gcc puts builtin prefetches in the order of their addresses. */
+/* Into L1, and where it stands: gcc puts builtin prefetches in the order of their addresses. clang
+ * does not, and after an asm it would load anew what it has in registers. */
 static inline void lanes_prefetch(const char *line)
 {
+#ifdef __clang__
+    __builtin_prefetch(line, 0, 3);
+#else
     __asm__ volatile("prefetcht0 %0" : : "m"(*line));
+#endif
 }
 
 static inline lanes lanes_add(lanes a, lanes b)
@@ -213,27 +230,28 @@ static inline lanes lanes_mantissa(lanes x)
     return _mm512_castsi512_ps(_mm512_or_si512(fraction, _mm512_set1_epi32(0x3f800000)));
 }
 
+static inline lanes lanes_blend(uint32_t from_b, lanes a, lanes b)
+{
+    return _mm512_mask_blend_ps((__mmask16)lanes_mask(from_b), a, b);
+}
+
 /* A shuffle costs a port that multiply-adds want; a blend goes anywhere. So what stays in place is
  * blended, and only what meets it is moved. */
 static inline lanes lanes_fold_8_4(lanes a, lanes b, lanes c, lanes d)
 {
-    const __m512 ac =
-        _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, c), _mm512_shuffle_f32x4(a, c, 0x4e));
-    const __m512 bd =
-        _mm512_add_ps(_mm512_mask_blend_ps(0xff00, b, d), _mm512_shuffle_f32x4(b, d, 0x4e));
-    const __m512 stay = _mm512_mask_blend_ps(0xf0f0, ac, bd);
-    const __m512 move = _mm512_mask_blend_ps(0xf0f0, bd, ac);
+    const __m512 ac = _mm512_add_ps(lanes_blend(0xff00, a, c), _mm512_shuffle_f32x4(a, c, 0x4e));
+    const __m512 bd = _mm512_add_ps(lanes_blend(0xff00, b, d), _mm512_shuffle_f32x4(b, d, 0x4e));
+    const __m512 stay = lanes_blend(0xf0f0, ac, bd);
+    const __m512 move = lanes_blend(0xf0f0, bd, ac);
     return _mm512_add_ps(stay, _mm512_shuffle_f32x4(move, move, 0xb1));
 }
 
 static inline lanes lanes_fold_2_1(lanes a, lanes b, lanes c, lanes d)
 {
-    const __m512 ac =
-        _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, c), _mm512_shuffle_ps(a, c, 0x4e));
-    const __m512 bd =
-        _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, b, d), _mm512_shuffle_ps(b, d, 0x4e));
-    const __m512 stay = _mm512_mask_blend_ps(0xaaaa, ac, bd);
-    const __m512 move = _mm512_mask_blend_ps(0xaaaa, bd, ac);
+    const __m512 ac = _mm512_add_ps(lanes_blend(0xcccc, a, c), _mm512_shuffle_ps(a, c, 0x4e));
+    const __m512 bd = _mm512_add_ps(lanes_blend(0xcccc, b, d), _mm512_shuffle_ps(b, d, 0x4e));
+    const __m512 stay = lanes_blend(0xaaaa, ac, bd);
+    const __m512 move = lanes_blend(0xaaaa, bd, ac);
     return _mm512_add_ps(stay, _mm512_permute_ps(move, 0xb1));
 }
 
