@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What kernels ask of the compiler beyond C. */
+/* What kernels ask of the compiler beyond C. Include a lanes_*.h first. */
 #ifndef PAGEATTN_KERNEL_COMPILER_H
 #define PAGEATTN_KERNEL_COMPILER_H
 
@@ -18,5 +18,13 @@
 
 /* Hides from the compiler how a position was computed, so that what goes by it keeps its place. */
 #define KERNEL_OPAQUE(position) __asm__("" : "+r"(position))
+
+/* Where branches stand between loads: with few registers clang does the loads ahead of them all,
+ * and spills what it has loaded. */
+#if defined(__clang__) && defined(LANES_FEW_REGISTERS)
+#define KERNEL_IN_ORDER __asm__ volatile("" : : : "memory")
+#else
+#define KERNEL_IN_ORDER ((void)0)
+#endif
 
 #endif

@@ -40,10 +40,12 @@ KERNEL_INLINE void dot_line(pageattn_type type, int num_tokens, int num_heads, p
                 sum[t][h] = lanes_fma(lanes_load_f32(query + (g * num_heads + h) * PAGEATTN_LANES),
                                       key[g], sum[t][h]);
         }
-        if (pace != PACE_COUNTED)
+        if (pace != PACE_COUNTED) {
             prefetch_in_step(next, pace, num_heads, num_tokens, t, &ahead);
-        else if (prefetches_singly(num_heads))
+        } else if (prefetches_singly(num_heads)) {
             prefetch_for_constant(next, LINE_BYTES);
+            KERNEL_IN_ORDER;
+        }
     }
     if (pace != PACE_COUNTED)
         prefetcher_end_step(next, pace, num_tokens);
