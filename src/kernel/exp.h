@@ -5,9 +5,12 @@
 #ifndef PAGEATTN_KERNEL_EXP_H
 #define PAGEATTN_KERNEL_EXP_H
 
+#include <stddef.h>
+
 #include "compiler.h"
 
 /*
+ * Replaces each of `count` lane groups, at most LANES_SOFTMAX_HEADS, by
  * e^x for x in [-inf, 0], and NaN of NaN. Exactly 1 at 0, exactly +0 below -87, where e^x nears the
  * smallest normal float: no result is subnormal.
  *
@@ -44,7 +47,7 @@ KERNEL_INLINE void lanes_exp_each(int count, lanes x[])
         p[i] = lanes_all(coefficient[0]);
     }
     KERNEL_UNROLL
-    for (int c = 1; c < 7; c++) {
+    for (size_t c = 1; c < sizeof(coefficient) / sizeof(*coefficient); c++) {
         KERNEL_UNROLL
         for (int i = 0; i < count; i++)
             p[i] = lanes_fma(p[i], r[i], lanes_all(coefficient[c]));
