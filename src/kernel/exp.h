@@ -10,9 +10,9 @@
 #include "compiler.h"
 
 /*
- * Replaces each of `count` lane groups, at most LANES_SOFTMAX_HEADS, by
- * e^x for x in [-inf, 0], and NaN of NaN. Exactly 1 at 0, exactly +0 below -87, where e^x nears the
- * smallest normal float: no result is subnormal.
+ * Replaces the x of each of `count` lane groups, at most LANES_SOFTMAX_HEADS, by e^x: for x in
+ * [-inf, 0], and NaN of NaN. Exactly 1 at 0, exactly +0 below -87, where e^x nears the smallest
+ * normal float: no result is subnormal.
  *
  * x = n ln 2 + r with an integer n and |r| < 0.3467, so e^x = 2^n e^r. ln 2 is the sum of two
  * floats; the high one has 15 bits, so that n times it is exact, and so is its difference from x.

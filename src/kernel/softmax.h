@@ -19,6 +19,8 @@ KERNEL_INLINE float finite_shift(float max)
     return max == -INFINITY ? 0.0f : max;
 }
 
+_Static_assert(LANES_SOFTMAX_HEADS <= 4, "a fold takes four lane groups");
+
 /* Of each of num_heads lane groups: lane l += lane l + 8, then + 4, + 2, + 1. */
 KERNEL_INLINE void sum_lanes_of_heads(int num_heads, const lanes x[], float *sum)
 {
