@@ -42,7 +42,7 @@ KERNEL_INLINE void attend_leaf(pageattn_type type, const leaf_stages stages[],
 
     stages[pace_of_keys(type, leaf)].logits(leaf);
     mask_heads(leaf, max);
-    weigh_heads(leaf, max, sum);
+    FOR_HEADS_SIDE_BY_SIDE(leaf->num_heads, weights_of_heads, leaf, max, sum);
     stages[pace_of_values(type, leaf)].values(leaf, state);
 }
 

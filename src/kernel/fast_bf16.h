@@ -157,19 +157,20 @@ KERNEL_INLINE void pair_leaf_logits(prefetch_pace pace, const pageattn_leaf *lea
 /* Beside each lane group of weights. They run ahead of what is read, too far ahead for L1. */
 #define SOFTMAX_PREFETCHES (PREFETCH_FIRST_INTO_L1 ? 0 : 2)
 
-/* Replaces the logits of num_heads heads at tokens [from, to) by their weights, rounded to bf16;
+/* Replaces the logits of some heads at tokens [from, to) by their weights, rounded to bf16;
  * both lie at the start of lane groups. The weights lie from the start of a head's array on: never
  * ahead of the logits. None is subnormal, and none outside [begin, end) but +0. It may make
  * prefetches, as logits and values take so little time here that the memory would be idle
  * meanwhile. */
-KERNEL_INLINE void round_weights(int num_heads, float *logits, const float *max, int64_t from,
-                                 int64_t to, prefetcher *next)
+KERNEL_INLINE void round_weights(int num_heads, int64_t head, float *tile_logits, const float *max,
+                                 int64_t from, int64_t to, prefetcher *next)
 {
+    float *logits = tile_logits + head * PAGEATTN_LEAF_TOKENS;
     uint16_t *rounded = (uint16_t *)(void *)logits;
     lanes shift[LANES_SOFTMAX_HEADS], weight[LANES_SOFTMAX_HEADS];
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++)
-        shift[h] = lanes_all(finite_shift(max[h]));
+        shift[h] = lanes_all(finite_shift(max[head + h]));
     for (int64_t t = from; t < to; t += PAGEATTN_LANES) {
         weigh_group(num_heads, logits, t, shift, weight);
         KERNEL_UNROLL
@@ -180,22 +181,12 @@ KERNEL_INLINE void round_weights(int num_heads, float *logits, const float *max,
     }
 }
 
-KERNEL_INLINE void round_weights_of_tile(int64_t num_heads, float *logits, const float *max,
-                                         int64_t from, int64_t to, prefetcher *next)
-{
-    int64_t h = 0;
-    for (; h + LANES_SOFTMAX_HEADS <= num_heads; h += LANES_SOFTMAX_HEADS)
-        round_weights(LANES_SOFTMAX_HEADS, logits + h * PAGEATTN_LEAF_TOKENS, max + h, from, to,
-                      next);
-    for (; h < num_heads; h++)
-        round_weights(1, logits + h * PAGEATTN_LEAF_TOKENS, max + h, from, to, next);
-}
-
 /* A weight that counts in o as its rounding must count so in l, or the weights would no longer add
  * up to 1. */
-KERNEL_INLINE void sum_rounded_weights(int num_heads, const pageattn_leaf *leaf,
-                                       const float *logits, float *sum)
+KERNEL_INLINE void sum_rounded_weights(int num_heads, int64_t head, const pageattn_leaf *leaf,
+                                       float *sum)
 {
+    const float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS;
     const uint16_t *rounded = (const uint16_t *)(const void *)logits;
     lanes sum_lanes[LANES_SOFTMAX_HEADS];
     KERNEL_UNROLL
@@ -208,17 +199,7 @@ KERNEL_INLINE void sum_rounded_weights(int num_heads, const pageattn_leaf *leaf,
             sum_lanes[h] =
                 lanes_add(sum_lanes[h], lanes_load_bf16(rounded + h * PAIR_WEIGHTS_STRIDE + t));
     }
-    sum_lanes_of_heads(num_heads, sum_lanes, sum);
-}
-
-KERNEL_INLINE void sum_rounded_weights_of_heads(const pageattn_leaf *leaf, float *sum)
-{
-    int64_t h = 0;
-    for (; h + LANES_SOFTMAX_HEADS <= leaf->num_heads; h += LANES_SOFTMAX_HEADS)
-        sum_rounded_weights(LANES_SOFTMAX_HEADS, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS,
-                            sum + h);
-    for (; h < leaf->num_heads; h++)
-        sum_rounded_weights(1, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, sum + h);
+    sum_lanes_of_heads(num_heads, sum_lanes, sum + head);
 }
 
 /* ---- values ---- */
@@ -418,8 +399,8 @@ KERNEL_INLINE void pair_leaf_values(prefetch_pace pace, const pageattn_leaf *lea
             const int64_t heads_left = leaf->num_heads - head;
             const int64_t tile = heads_left < tile_heads ? heads_left : tile_heads;
             float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS;
-            round_weights_of_tile(tile, logits, max + head, num_weighted,
-                                  pageattn_padded(block.to_token), &next);
+            FOR_HEADS_SIDE_BY_SIDE(tile, round_weights, logits, max + head, num_weighted,
+                                   pageattn_padded(block.to_token), &next);
             block.weights = (const uint16_t *)(const void *)logits;
             block.o = o + head * o_stride;
             pair_values_of_heads(tile, pace, &block, leaf->value_head_dim);
@@ -463,7 +444,7 @@ static void attend_leaf_fast_bf16(const pageattn_leaf *leaf, float *state)
     pair_stages[pace_of_keys(PAGEATTN_BF16, leaf)].logits(leaf);
     mask_heads(leaf, max);
     pair_stages[pace_of_values(PAGEATTN_BF16, leaf)].values(leaf, max, state);
-    sum_rounded_weights_of_heads(leaf, sum);
+    FOR_HEADS_SIDE_BY_SIDE(leaf->num_heads, sum_rounded_weights, leaf, sum);
 }
 
 #endif

@@ -12,6 +12,18 @@
 #include "exp.h"
 #include "tanh.h"
 
+/* of_heads(n, h, ...) for heads h to h + n - 1 of num_heads, until all had their turn: as many at a
+ * time as go side by side, the rest one by one. It is inlined, and n a constant to it. */
+#define FOR_HEADS_SIDE_BY_SIDE(num_heads, of_heads, ...)                                           \
+    do {                                                                                           \
+        const int64_t end_ = (num_heads);                                                          \
+        int64_t head_ = 0;                                                                         \
+        for (; head_ + LANES_SOFTMAX_HEADS <= end_; head_ += LANES_SOFTMAX_HEADS)                  \
+            of_heads(LANES_SOFTMAX_HEADS, head_, __VA_ARGS__);                                     \
+        for (; head_ < end_; head_++)                                                              \
+            of_heads(1, head_, __VA_ARGS__);                                                       \
+    } while (0)
+
 /* A leaf that holds nothing but logits of -infinity shifts by 0, so that its weights are exp(-inf)
  * = 0 and not exp(-inf + inf) = NaN: another leaf of the sequence may well have finite logits. */
 KERNEL_INLINE float finite_shift(float max)
@@ -66,10 +78,9 @@ KERNEL_INLINE void mask_logits(const pageattn_leaf *leaf, float *logits)
         logits[t] = -INFINITY;
 }
 
-/* Of num_heads heads, whose logits begin at `logits`: LANES_SOFTMAX_HEADS of them, or one. */
-KERNEL_INLINE void max_of_heads(int num_heads, const pageattn_leaf *leaf, const float *logits,
-                                float *max)
+KERNEL_INLINE void max_of_heads(int num_heads, int64_t head, const pageattn_leaf *leaf, float *max)
 {
+    const float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS;
     const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t last = pageattn_padded(leaf->end);
     lanes max_lanes[LANES_SOFTMAX_HEADS];
@@ -85,10 +96,10 @@ KERNEL_INLINE void max_of_heads(int num_heads, const pageattn_leaf *leaf, const 
     }
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++)
-        max[h] = lanes_reduce_max(max_lanes[h]);
+        max[head + h] = lanes_reduce_max(max_lanes[h]);
 }
 
-/* Their weights of lane group t. */
+/* The weights of lane group t of num_heads heads, whose logits begin at `logits`. */
 KERNEL_INLINE void weigh_group(int num_heads, const float *logits, int64_t t, const lanes shift[],
                                lanes weight[])
 {
@@ -98,17 +109,18 @@ KERNEL_INLINE void weigh_group(int num_heads, const float *logits, int64_t t, co
     lanes_exp_each(num_heads, weight);
 }
 
-/* Replaces their logits by the weights. */
-KERNEL_INLINE void weights_of_heads(int num_heads, const pageattn_leaf *leaf, float *logits,
+/* Replaces logits by weights. */
+KERNEL_INLINE void weights_of_heads(int num_heads, int64_t head, const pageattn_leaf *leaf,
                                     const float *max, float *sum)
 {
+    float *logits = leaf->logits + head * PAGEATTN_LEAF_TOKENS;
     const int64_t first = leaf->begin / PAGEATTN_LANES * PAGEATTN_LANES;
     const int64_t last = pageattn_padded(leaf->end);
     lanes shift[LANES_SOFTMAX_HEADS], weight[LANES_SOFTMAX_HEADS], sum_lanes[LANES_SOFTMAX_HEADS];
 
     KERNEL_UNROLL
     for (int h = 0; h < num_heads; h++) {
-        shift[h] = lanes_all(finite_shift(max[h]));
+        shift[h] = lanes_all(finite_shift(max[head + h]));
         sum_lanes[h] = lanes_zero();
     }
     for (int64_t t = first; t < last; t += PAGEATTN_LANES) {
@@ -119,32 +131,18 @@ KERNEL_INLINE void weights_of_heads(int num_heads, const pageattn_leaf *leaf, fl
             sum_lanes[h] = lanes_add(sum_lanes[h], weight[h]);
         }
     }
-    sum_lanes_of_heads(num_heads, sum_lanes, sum);
+    sum_lanes_of_heads(num_heads, sum_lanes, sum + head);
 }
 
 /* Masks the logits of all heads and finds their maxima. These come before the first weight, as each
  * ends with a chain of operations that wait for one another. */
 KERNEL_INLINE void mask_heads(const pageattn_leaf *leaf, float *max)
 {
-    int64_t h = 0;
     if (has_masks(leaf)) {
-        for (int64_t masked = 0; masked < leaf->num_heads; masked++)
-            mask_logits(leaf, leaf->logits + masked * PAGEATTN_LEAF_TOKENS);
+        for (int64_t h = 0; h < leaf->num_heads; h++)
+            mask_logits(leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS);
     }
-    for (; h + LANES_SOFTMAX_HEADS <= leaf->num_heads; h += LANES_SOFTMAX_HEADS)
-        max_of_heads(LANES_SOFTMAX_HEADS, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h);
-    for (; h < leaf->num_heads; h++)
-        max_of_heads(1, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h);
-}
-
-KERNEL_INLINE void weigh_heads(const pageattn_leaf *leaf, const float *max, float *sum)
-{
-    int64_t h = 0;
-    for (; h + LANES_SOFTMAX_HEADS <= leaf->num_heads; h += LANES_SOFTMAX_HEADS)
-        weights_of_heads(LANES_SOFTMAX_HEADS, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS,
-                         max + h, sum + h);
-    for (; h < leaf->num_heads; h++)
-        weights_of_heads(1, leaf, leaf->logits + h * PAGEATTN_LEAF_TOKENS, max + h, sum + h);
+    FOR_HEADS_SIDE_BY_SIDE(leaf->num_heads, max_of_heads, leaf, max);
 }
 
 #endif
