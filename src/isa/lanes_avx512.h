@@ -235,24 +235,20 @@ static inline lanes lanes_blend(uint32_t from_b, lanes a, lanes b)
     return _mm512_mask_blend_ps((__mmask16)lanes_mask(from_b), a, b);
 }
 
-/* A shuffle costs a port that multiply-adds want; a blend goes anywhere. So what stays in place is
- * blended, and only what meets it is moved. */
+/* A shuffle costs a port that multiply-adds want, a blend goes anywhere: so what stays is blended,
+ * and what meets it is moved. In place of two blends and a shuffle two shuffles do. */
 static inline lanes lanes_fold_8_4(lanes a, lanes b, lanes c, lanes d)
 {
-    const __m512 ac = _mm512_add_ps(lanes_blend(0xff00, a, c), _mm512_shuffle_f32x4(a, c, 0x4e));
-    const __m512 bd = _mm512_add_ps(lanes_blend(0xff00, b, d), _mm512_shuffle_f32x4(b, d, 0x4e));
-    const __m512 stay = lanes_blend(0xf0f0, ac, bd);
-    const __m512 move = lanes_blend(0xf0f0, bd, ac);
-    return _mm512_add_ps(stay, _mm512_shuffle_f32x4(move, move, 0xb1));
+    const __m512 ab = _mm512_add_ps(lanes_blend(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
+    const __m512 cd = _mm512_add_ps(lanes_blend(0xff00, c, d), _mm512_shuffle_f32x4(c, d, 0x4e));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
 }
 
 static inline lanes lanes_fold_2_1(lanes a, lanes b, lanes c, lanes d)
 {
-    const __m512 ac = _mm512_add_ps(lanes_blend(0xcccc, a, c), _mm512_shuffle_ps(a, c, 0x4e));
-    const __m512 bd = _mm512_add_ps(lanes_blend(0xcccc, b, d), _mm512_shuffle_ps(b, d, 0x4e));
-    const __m512 stay = lanes_blend(0xaaaa, ac, bd);
-    const __m512 move = lanes_blend(0xaaaa, bd, ac);
-    return _mm512_add_ps(stay, _mm512_permute_ps(move, 0xb1));
+    const __m512 ab = _mm512_add_ps(lanes_blend(0xcccc, a, b), _mm512_shuffle_ps(a, b, 0x4e));
+    const __m512 cd = _mm512_add_ps(lanes_blend(0xcccc, c, d), _mm512_shuffle_ps(c, d, 0x4e));
+    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xdd));
 }
 
 static inline float lanes_first(lanes x)
