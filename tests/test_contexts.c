@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Contexts: what may be asked for and what not, which instruction set comes of it, a context in
- * use, and executors that break their promise. test_threads.c has many threads.
+ * use, and executors that break their promise. test_threads.c has many threads,
+ * test_caller_executors.c more executors.
  */
 #define _GNU_SOURCE /* setenv */
 

@@ -28,18 +28,12 @@
 #include <unistd.h>
 
 #include "../src/usable_threads.h"
+#include "thread_sanitizer.h"
 
 #define MAX_TASKS 1000
 #define MAX_THREADS 8
 #define FOREVER_NS (INT64_C(600) * 1000000000)
 #define HUNG_SECONDS 120
-
-/* ThreadSanitizer refuses threads in the child of a fork unless told otherwise. */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "die_after_fork=0";
-}
 
 /* ---- Reporting ---- */
 
@@ -476,14 +470,6 @@ static void test_job_completes_without_workers_that_do_not_run(void)
 
 /* ---- Cases: fork and destroy ---- */
 
-#if defined(__SANITIZE_THREAD__)
-/* gcc's ThreadSanitizer keeps the parent's threads on its books, and stops the child when a new
- * thread gets the id of one of them. */
-static const bool child_may_start_threads = false;
-#else
-static const bool child_may_start_threads = true;
-#endif
-
 static void child_runs_jobs(pageattn_pool *pool)
 {
     run_and_check(pool, 1000);
@@ -909,7 +895,7 @@ int main(int argc, char **argv)
     run_case("a job completes without workers that do not run",
              test_job_completes_without_workers_that_do_not_run);
     run_case("fork, and destroy in the child", test_fork_and_destroy);
-    if (child_may_start_threads) {
+    if (CHILD_MAY_START_THREADS) {
         run_case("fork, and jobs in the child", test_fork_and_run_jobs);
         run_case("fork during a job", test_fork_during_a_job);
     } else {

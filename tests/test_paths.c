@@ -16,6 +16,7 @@
 #include "kernel/kernels.h"
 #include "operands.h"
 #include "paged_case.h"
+#include "thread_sanitizer.h"
 #include "usable_threads.h"
 #include "workers.h"
 
@@ -23,13 +24,6 @@
 
 static int no_memory, no_affinity;
 static pageattn_isa missing_isa;
-
-/* ThreadSanitizer refuses threads in the child of a fork unless told otherwise. */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "die_after_fork=0";
-}
 
 void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);

@@ -7,7 +7,7 @@
 # the tests that would take minutes here; the memory sanitizer sees all of them, and AVX-512.
 set -uo pipefail
 build=$(cd "$1" && pwd)
-left_out=' test_accuracy test_changed_inputs test_jax_handler test_math test_same_bits test_threads '
+left_out=' test_accuracy test_changed_inputs test_held_workers test_jax_handler test_math test_same_bits test_threads '
 export PAGEATTN_TEST_REDUCED=1
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
